@@ -1,0 +1,196 @@
+"""How does it look? Functions from data frames to matplotlib figures.
+
+    figure = plots.learning_curves(results.metrics, results.trials)
+    figure.savefig("curves.png", dpi=150)
+
+Colours are those of Okabe and Ito, told apart with any colour vision; methods differ in their
+markers too. Figures belong to the caller: nothing is registered with pyplot.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis.summary import BASELINE, CONTROL, final_attempts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_PALETTE = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
+_MARKERS = ("o", "^", "v", "P", "X")
+_STYLE = {BASELINE: ("#404040", "s"), CONTROL: ("#D55E00", "D")}
+_UPPER = frozenset({"auroc", "auprc", "ece", "f1"})
+
+
+def learning_curves(
+    metrics: pd.DataFrame, trials: pd.DataFrame, measure: str = "auroc"
+) -> "Figure":
+    """Training loss and a validation measure by epoch: one line per trial, coloured by method.
+
+    Trials that were pruned, failed or pre-empted are drawn thin and end with a cross.
+    """
+    figure, axes = _figure(2)
+    last = metrics.sort_values("attempt").drop_duplicates(
+        ["study_id", "trial_id", "epoch", "split"], keep="last"
+    )
+    chosen = final_attempts(trials)
+    style = _styles(chosen.method)
+    for panel, split, column in ((axes[0], "train", "loss"), (axes[1], "validation", measure)):
+        rows = last[(last.split == split) & last[column].notna()].sort_values("epoch")
+        for key, line in rows.groupby(["study_id", "trial_id"]):
+            trial = chosen[(chosen.study_id == key[0]) & (chosen.trial_id == key[1])]
+            if trial.empty:
+                continue
+            method, state = trial.method.iloc[0], trial.state.iloc[0]
+            x, y = line.epoch.astype(float), line[column]
+            finished = state in ("complete", "running")
+            colour = style[method][0]
+            panel.plot(
+                x, y, color=colour, alpha=0.8 if finished else 0.4, lw=1.5 if finished else 1
+            )
+            panel.plot(x.iloc[-1:], y.iloc[-1:], "." if finished else "x", color=colour, ms=5)
+        panel.set_xlabel("epoch")
+        panel.set_ylabel("training loss" if split == "train" else f"validation {_name(column)}")
+        _whole_numbers(panel)
+    _legend(figure, style, lines=True)
+    return figure
+
+
+def methods(runs: pd.DataFrame, measure: str = "auroc", split: str = "test") -> "Figure":
+    """One point per seed and the mean of each method; grey lines join the runs of one seed.
+
+    `runs` is the frame of `analysis.confirmed`.
+    """
+    figure, (panel,) = _figure(1)
+    column = f"{split}_{measure}"
+    style = _styles(runs.method)
+    place = {method: number for number, method in enumerate(style)}
+    for _, pair in runs.groupby("seed"):
+        pair = pair.assign(place=pair.method.map(place)).sort_values("place")
+        panel.plot(pair.place, pair[column], color="#BBBBBB", lw=1, zorder=1)
+    for method, (colour, marker) in style.items():
+        values = runs.loc[runs.method == method, column].dropna()
+        panel.scatter([place[method]] * len(values), values, color=colour, marker=marker, zorder=2)
+        panel.hlines(
+            values.mean(), place[method] - 0.25, place[method] + 0.25, color=colour, lw=2.5
+        )
+    panel.set_xticks(list(place.values()), list(place))
+    panel.set_xlim(-0.5, max(len(place), 1) - 0.5)
+    panel.set_ylabel(f"{split} {_name(measure)}")
+    panel.set_title("one point per seed, bar: mean", fontsize="medium", loc="left")
+    return figure
+
+
+def search_history(
+    trials: pd.DataFrame, measure: str = "auroc", smaller_is_better: bool = False
+) -> "Figure":
+    """The objective of each search trial in the order they started, and the best so far."""
+    figure, (panel,) = _figure(1)
+    search = final_attempts(trials)
+    search = search[search.stage == "search"].sort_values("started_at").reset_index(drop=True)
+    style = _styles(search.method)
+    for method, (colour, marker) in style.items():
+        own = search[(search.method == method) & search.objective.notna()]
+        done = own[own.state == "complete"]
+        other = own[own.state != "complete"]
+        panel.scatter(done.index + 1, done.objective, color=colour, marker=marker)
+        panel.scatter(
+            other.index + 1, other.objective, edgecolor=colour, facecolor="none", marker=marker
+        )
+        best = done.objective.cummin() if smaller_is_better else done.objective.cummax()
+        panel.step(done.index + 1, best, where="post", color=colour, lw=1.5)
+    panel.set_xlabel("trial of the search, by start")
+    panel.set_ylabel(f"validation {_name(measure)}")
+    panel.set_title("line: best so far; hollow: stopped early", fontsize="medium", loc="left")
+    _whole_numbers(panel)
+    _legend(figure, style)
+    return figure
+
+
+def parameter(trials: pd.DataFrame, name: str, measure: str = "auroc") -> "Figure":
+    """The objective against one hyperparameter over the complete search trials.
+
+    `name` is a column of the trials or a key in their `other`. Positive numbers that crowd
+    at the small end (median below a quarter of the largest) get a logarithmic axis; texts become
+    categories.
+    """
+    figure, (panel,) = _figure(1)
+    done = final_attempts(trials)
+    done = done[(done.stage == "search") & (done.state == "complete")]
+    values = done[name] if name in done else done.other.map(lambda text: _of_json(text, name))
+    done = done.assign(value=values).dropna(subset=["value", "objective"]).sort_values("value")
+    style = _styles(done.method)
+    numeric = pd.to_numeric(done.value, errors="coerce")
+    if numeric.notna().all():
+        done = done.assign(value=numeric.astype(float))
+        if done.value.min() > 0 and done.value.median() < done.value.max() / 4:
+            panel.set_xscale("log")
+    else:
+        panel.margins(x=0.2)
+    for method, (colour, marker) in style.items():
+        own = done[done.method == method]
+        panel.scatter(own.value, own.objective, color=colour, marker=marker)
+    panel.set_xlabel(name.replace("_", " "))
+    panel.set_ylabel(f"validation {_name(measure)}")
+    _legend(figure, style)
+    return figure
+
+
+def _figure(panels: int) -> "tuple[Figure, list[Axes]]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * panels + 0.4, 3.6), layout="constrained")
+    axes = [figure.add_subplot(1, panels, number + 1) for number in range(panels)]
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="y", color="#E6E6E6", lw=0.8)
+        panel.set_axisbelow(True)
+    return figure, axes
+
+
+def _whole_numbers(panel: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _styles(found: Iterable[Any]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each method: the baseline first, the control last."""
+    names = {str(name) for name in found}
+    others = sorted(names - {BASELINE, CONTROL})
+    free = {
+        name: (_PALETTE[number % len(_PALETTE)], _MARKERS[number % len(_MARKERS)])
+        for number, name in enumerate(others)
+    }
+    order = [BASELINE, *others, CONTROL]
+    return {name: _STYLE.get(name) or free[name] for name in order if name in names}
+
+
+def _legend(figure: "Figure", style: dict[str, tuple[str, str]], lines: bool = False) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=colour,
+            marker="" if lines else marker,
+            ls="-" if lines else "",
+            label=name,
+        )
+        for name, (colour, marker) in style.items()
+    ]
+    if handles:
+        figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
+
+
+def _name(measure: str) -> str:
+    return measure.upper() if measure in _UPPER else measure.replace("_", " ")
+
+
+def _of_json(text: Any, name: str) -> Any:
+    values = json.loads(text) if isinstance(text, str) else None
+    return values.get(name) if isinstance(values, dict) else None

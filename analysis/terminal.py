@@ -1,0 +1,188 @@
+"""What does the terminal show at the end of a study? Plain text, at most 100 columns wide."""
+
+import json
+import textwrap
+from typing import Any
+
+import pandas as pd
+
+from analysis.results import Results
+from analysis.summary import (
+    BASELINE,
+    CONTROL,
+    HYPERPARAMETERS,
+    LOWER_IS_BETTER,
+    MEASURES,
+    MINIMUM_PAIRS,
+    best,
+    compare,
+    differences,
+    final_attempts,
+    objective,
+)
+
+WIDTH = 100
+"""Longest line, in characters."""
+
+
+def report(results: Results) -> str:
+    """The whole result as plain text: configurations, methods, differences, verdict and cost."""
+    sections = []
+    names = results.studies.drop_duplicates("study_id").set_index("study_id")["name"]
+    for study_id, name in names.fillna(names.index.to_series()).items():
+        study, title = str(study_id), f"Study {name}"
+        measure = objective(results, study)
+        sections += [title, "=" * len(title), ""]
+        sections += [*_configurations(results, study, measure), ""]
+        sections += [*_methods(results, study, measure), ""]
+        sections += [*_differences(results, study, measure), ""]
+        sections += [*_cost(results, study), ""]
+    lines = sections or ["The ledger holds no study yet."]
+    return "\n".join(line[:WIDTH].rstrip() for line in lines).rstrip() + "\n"
+
+
+def _configurations(results: Results, study_id: str, measure: str) -> list[str]:
+    found = best(results)
+    found = found[found.study_id == study_id]
+    if found.empty:
+        return ["No trial of the search is complete yet."]
+    sense = "lower" if measure in LOWER_IS_BETTER else "higher"
+    lines = [
+        f"Best configuration of each method in the search (validation {measure}, {sense} is better)"
+    ]
+    width = max(len(method) for method in found.method)
+    for row in found.to_dict("records"):
+        head = f"  {row['method']:<{width}}  {row['objective']:.3f}  "
+        text = ", ".join([f"trial {row['trial_id']}", *_settings(row)])
+        lines += textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+    return lines
+
+
+def _settings(row: dict[Any, Any]) -> list[str]:
+    """The hyperparameters of a trial as name=value, without the missing ones."""
+    settings = {name: row[name] for name in HYPERPARAMETERS if name != "other"}
+    if isinstance(row["other"], str):
+        others = json.loads(row["other"])
+        settings |= others if isinstance(others, dict) else {}
+    return [
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in settings.items()
+        if not (value is None or value is pd.NA or value != value)
+    ]
+
+
+def _methods(results: Results, study_id: str, measure: str) -> list[str]:
+    measures = [measure, *(name for name in MEASURES if name != measure)]
+    frame = compare(results, measures)
+    frame = frame[frame.study_id == study_id]
+    if frame.empty:
+        return ["No method was confirmed on fresh seeds."]
+    columns = [("validation", measure), *(("test", name) for name in measures)]
+    table = pd.DataFrame({"": frame.method, "seeds": frame.seeds.astype(str)})
+    for split, name in columns:
+        column = f"{split}_{name}"
+        if frame[f"{column}_mean"].notna().any():
+            cells = zip(frame[f"{column}_mean"], frame[f"{column}_sd"])
+            table[f"{split} {name}"] = [_spread(mean, sd) for mean, sd in cells]
+    return ["Methods on fresh seeds (mean ± standard deviation)", *_table(table)]
+
+
+def _spread(mean: float, sd: float) -> str:
+    if pd.isna(mean):
+        return "-"
+    return f"{mean:.3f}" if pd.isna(sd) else f"{mean:.3f} ± {sd:.3f}"
+
+
+def _table(frame: pd.DataFrame) -> list[str]:
+    """A text table: the first column to the left, the others to the right, as many as fit."""
+    lines = [""] * (len(frame) + 1)
+    for number, name in enumerate(frame.columns):
+        cells = [name, *frame[name]]
+        width = max(map(len, cells))
+        cells = [cell.rjust(width) if number else cell.ljust(width) for cell in cells]
+        if len(lines[0]) + 2 + width > WIDTH:
+            break
+        lines = [f"{line}  {cell}" for line, cell in zip(lines, cells)]
+    return lines
+
+
+def _differences(results: Results, study_id: str, measure: str) -> list[str]:
+    split = "test"
+    frame = differences(results, measure, split)
+    if not frame[frame.study_id == study_id].pairs.any():
+        split = "validation"
+        frame = differences(results, measure, split)
+    frame = frame[frame.study_id == study_id]
+    if frame.empty:
+        return [f"No claim can be made: no method was confirmed beside {BASELINE}."]
+    lines = [f"Differences paired by seed ({split} {measure}, 95 % interval over seeds)"]
+    rows = frame.to_dict("records")
+    names = [f"{row['method']} - {row['against']}" for row in rows]
+    width = max(map(len, names))
+    for name, row in zip(names, rows):
+        bounds = f"[{row['low']:+.3f}, {row['high']:+.3f}]" if row["pairs"] > 1 else "[no interval]"
+        mean = f"{row['mean']:+.3f}" if row["pairs"] else "-"
+        seeds = f"{row['pairs']} seed{'' if row['pairs'] == 1 else 's'}"
+        lines.append(f"  {name:<{width}}  {mean}  {bounds}  {seeds}")
+    for method in frame[frame.method != CONTROL].method.unique():
+        lines += textwrap.wrap(verdict(frame[frame.method == method]), WIDTH)
+    return lines
+
+
+def verdict(rows: pd.DataFrame) -> str:
+    """What may be said about one method, given its rows of `differences`.
+
+    "Better" needs an interval that excludes zero; domain knowledge is credited only where the
+    teacher also beats the one that knows nothing.
+    """
+    found = {row["against"]: row for row in rows.to_dict("records")}
+    first = next(iter(found.values()))
+    method, where = first["method"], f"{first['split']} {first['measure']}"
+    pairs = min(row["pairs"] for row in found.values())
+    if pairs < MINIMUM_PAIRS:
+        seeds = f"{pairs} paired seed{'' if pairs == 1 else 's'}"
+        return f"No claim can be made about {method}: {seeds}, at least {MINIMUM_PAIRS} are needed."
+    effect = _effect(found[BASELINE]) if BASELINE in found else None
+    sentence = {
+        1: f"{method} is better than {BASELINE} on {where}: the interval excludes zero.",
+        0: f"{method} and {BASELINE} cannot be told apart on {where}: the interval includes zero.",
+        -1: f"{method} is worse than {BASELINE} on {where}: the interval excludes zero.",
+        None: f"{method} was not compared with {BASELINE}.",
+    }[effect]
+    if CONTROL not in found:
+        return f"{sentence} Without a {CONTROL} control no gain can be credited to the teacher."
+    return (
+        sentence
+        + {
+            1: " Its teacher beats the random teacher: what the teacher knows made a difference.",
+            0: " Its teacher cannot be told from a random one: no credit to its knowledge.",
+            -1: " Its teacher does worse than a random one: no credit to its knowledge.",
+        }[_effect(found[CONTROL])]
+    )
+
+
+def _effect(row: dict[Any, Any]) -> int:
+    """1 for better, -1 for worse, 0 where the interval includes zero."""
+    sign = int(row["low"] > 0) - int(row["high"] < 0)
+    return -sign if row["measure"] in LOWER_IS_BETTER else sign
+
+
+def _cost(results: Results, study_id: str) -> list[str]:
+    attempts = results.trials[results.trials.study_id == study_id]
+    states = final_attempts(attempts).state.value_counts()
+    counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
+    text = f"Trials: {states.sum()} ({counts})"
+    if len(attempts) > states.sum():
+        text += f" in {len(attempts)} attempts"
+    text += f"; worker time {_duration(attempts.worker_seconds.sum())}"
+    if gpu := attempts.gpu_seconds.sum():
+        text += f", GPU time {_duration(gpu)}"
+    return textwrap.wrap(f"{text}.", WIDTH)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,150 @@
+"""Which flags do commands and studies share, and what do they mean?"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn
+
+from dsgkd.errors import InputError
+from dsgkd.models.tiny import CORPUS_PREFIX
+from dsgkd.text.sources import DataConfig
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        print(f"{self.prog}: {message}: see --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser_of(description: str, prog: str | None = None) -> Parser:
+    """Return a parser that prints its description as it is written."""
+    return Parser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_data_flags(description: str, models: bool) -> Parser:
+    """Return a parser with the flags that name the notes and, if wanted, the models."""
+    parser = parser_of(description)
+    data_flags(parser)
+    if models:
+        model_flags(parser)
+    return parser
+
+
+def data_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name the labelled notes."""
+    data = parser.add_argument_group("notes")
+    data.add_argument(
+        "--data",
+        default="",
+        metavar="PATH",
+        help="CSV, Parquet or JSON-lines file, folder of the six CSVs X_train.csv ... y_test.csv, "
+        "or a `datasets` folder [the embedded synthetic world]",
+    )
+    data.add_argument("--text", metavar="COLUMN", help="column of the text [found by name]")
+    data.add_argument("--label", metavar="COLUMN", help="column of the label [found by name]")
+    data.add_argument(
+        "--split",
+        metavar="COLUMN",
+        help="column of train / validation / test [found by name, else a seeded split; '': ignore]",
+    )
+    data.add_argument(
+        "--group", metavar="COLUMN", help="patient column: no patient in two splits [found by name]"
+    )
+    data.add_argument("--id", metavar="COLUMN", help="column of unique ids [found by name]")
+
+
+def model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name student and teachers."""
+    models = parser.add_argument_group("models")
+    models.add_argument(
+        "--student",
+        metavar="MODEL",
+        help="folder, hub id, or one of kobert, kmbert, mbert, tiny-ko "
+        "[tiny-ko for the embedded world, else kobert]",
+    )
+    models.add_argument(
+        "--teacher",
+        action="append",
+        metavar="MODEL",
+        help="folder, hub id, or one of bert, mbert, cbert, roberta, bio_roberta, bio_mbert, "
+        "tiny-en-med; repeatable [tiny-en-med for the embedded world, else cbert]",
+    )
+    models.add_argument(
+        "--student-corpus",
+        metavar="PATH",
+        help="general text from which a small student is pre-trained on the spot",
+    )
+    models.add_argument(
+        "--teacher-corpus",
+        action="append",
+        metavar="PATH",
+        help="domain text from which a small teacher is pre-trained on the spot; repeatable",
+    )
+
+
+def data_config(flags: argparse.Namespace) -> DataConfig:
+    """Return what the data flags say."""
+    path = str(Path(flags.data).expanduser().absolute()) if flags.data else ""
+    return DataConfig(
+        path=path,
+        text=flags.text,
+        label=flags.label,
+        split=flags.split,
+        group=flags.group,
+        id=flags.id,
+    )
+
+
+def pick_models(flags: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
+    """Return the student and the teachers that the flags name.
+
+    Raises:
+        InputError: a student is given twice.
+    """
+    if flags.student and flags.student_corpus:
+        raise InputError("--student", "given beside --student-corpus", "give one of the two")
+    embedded = not flags.data
+    student = _corpus(flags.student_corpus) if flags.student_corpus else flags.student
+    teachers = [*(flags.teacher or []), *map(_corpus, flags.teacher_corpus or [])]
+    return (
+        student or ("tiny-ko" if embedded else "kobert"),
+        tuple(dict.fromkeys(teachers)) or (("tiny-en-med",) if embedded else ("cbert",)),
+    )
+
+
+def _corpus(path: str) -> str:
+    return CORPUS_PREFIX + str(Path(path).expanduser().absolute())
+
+
+def default_name(prefix: str) -> str:
+    """Return a name that sorts by time."""
+    return f"{prefix}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def run_command(command: Callable[[], None]) -> NoReturn:
+    """Run a command and exit: 0; 2 after one line for bad input; 130 when interrupted."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        command()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the ledger is whole: go on with --resume", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(0)
+

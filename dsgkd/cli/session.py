@@ -1,0 +1,58 @@
+"""On which Ray does a study run, and where does it keep its files?"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dsgkd.errors import InputError
+from dsgkd.study.study import StudyConfig
+
+
+@contextmanager
+def ray_session(config: StudyConfig) -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names (a job's own, for instance), or start a local Ray.
+
+    A local Ray listens on loopback, takes all CPUs (and GPUs) of this machine, and stops with
+    this process. Its dashboard runs only where trials have several workers: without it, Ray
+    leaks the placement groups of trials that are stopped early.
+    """
+    # Deferred: `dsgkd predict --help` must not wait for Ray.
+    import ray
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(
+                address="local",
+                include_dashboard=config.workers_per_trial > 1,
+                dashboard_host="127.0.0.1",
+                **quiet,
+            )
+    except ConnectionError as error:
+        raise InputError("RAY_ADDRESS", f"no Ray at {address}", "start one or unset it") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def studies_folder(given: str) -> Path:
+    """Return the folder of studies as an absolute path.
+
+    Raises:
+        InputError: a relative path in a submitted job, whose working directory is a copy that
+            goes away.
+    """
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    if in_job and not given:
+        return Path.home() / "dsgkd-runs"
+    folder = Path(given or "runs").expanduser()
+    if in_job and not folder.is_absolute():
+        raise InputError("--out", f"'{folder}' is relative in a job", "give an absolute path")
+    return folder.absolute()

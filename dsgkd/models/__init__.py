@@ -1,0 +1,1 @@
+"""Encoders, students, what can be read from inside them, and how small ones are made."""

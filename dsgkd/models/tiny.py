@@ -1,0 +1,58 @@
+"""Which small models are pre-trained on the spot, and where are they kept?
+
+`tiny-ko` (general Korean) and `tiny-en-med` (clinical English) are learnt from the embedded
+world; others from a folder of the user's own text. A model is built once per content (corpus and
+configuration) and kept in the cache.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from dsgkd.models.pretraining import PretrainingConfig, pretrain, pretraining_key
+from dsgkd.models.zoo import TINY_MODELS, resolve
+from dsgkd.text.sources import read_corpus
+from dsgkd.text.world import WorldConfig, english_corpus, korean_corpus
+
+TINY = PretrainingConfig(vocabulary=4000, layers=2, width=128, length=64, tokens=1_500_000)
+"""What `tiny-ko` and `tiny-en-med` are."""
+
+CORPUS_PREFIX = "corpus:"
+
+
+@lru_cache
+def model_reference(name: str, cache: Path) -> str:
+    """Return the hub id or folder behind a model name, pre-training it first if it must be.
+
+    Besides what `zoo.resolve` knows, `tiny-ko`, `tiny-en-med` and `corpus:PATH` (a model of the
+    default small size, pre-trained on the text under PATH) are names.
+
+    Raises:
+        InputError: no such model.
+    """
+    if name in TINY_MODELS or name.startswith(CORPUS_PREFIX):
+        return str(build(name, cache))
+    return resolve(name)
+
+
+def build(
+    name: str,
+    cache: Path,
+    config: PretrainingConfig | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Return the folder of a model that is pre-trained on the spot, building it if needed."""
+    texts, config = _corpus(name), config or (TINY if name in TINY_MODELS else PretrainingConfig())
+    label = name if name in TINY_MODELS else Path(name.removeprefix(CORPUS_PREFIX)).stem
+    folder = cache / "models" / f"{label}-{pretraining_key(texts, config)}"
+    if (folder / "pretraining.json").is_file():
+        say(f"{label}: pre-trained before, from {folder}")
+        return folder
+    pretrain(texts, config, folder, lambda line: say(f"{label}: {line}"))
+    return folder
+
+
+def _corpus(name: str) -> Sequence[str]:
+    if name.startswith(CORPUS_PREFIX):
+        return read_corpus(name.removeprefix(CORPUS_PREFIX))
+    return korean_corpus(WorldConfig()) if name == "tiny-ko" else english_corpus(WorldConfig())

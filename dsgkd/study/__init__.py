@@ -1,0 +1,1 @@
+"""Many runs: the search space, the search, the ledger, the runner."""

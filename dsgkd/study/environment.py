@@ -1,0 +1,59 @@
+"""On what did a study run? Versions, hardware and the state of the source tree."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+import torch
+import transformers
+
+from dsgkd import __version__
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions for the `studies` table; git_commit ends in `+` if files differ."""
+    return {
+        "dsgkd_version": __version__,
+        "git_commit": _git_commit(),
+        "python_version": platform.python_version(),
+        "torch_version": torch.__version__,
+        "ray_version": ray.__version__,
+        "transformers_version": transformers.__version__,
+        "optuna_version": optuna.__version__,
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Return this machine's and the cluster's hardware."""
+    cluster = ray.cluster_resources() if ray.is_initialized() else {}
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpus": os.cpu_count(),
+        "gpus": [
+            torch.cuda.get_device_name(index)
+            for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+        ],
+        "cluster_cpus": cluster.get("CPU"),
+        "cluster_gpus": cluster.get("GPU", 0),
+    }
+
+
+def _git_commit() -> str | None:
+    source = Path(__file__).parent
+    try:
+        commit = _git(source, "rev-parse", "HEAD")
+        changed = _git(source, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

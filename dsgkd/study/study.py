@@ -1,0 +1,373 @@
+"""What is a study? Search, then confirmation over fresh seeds, all of it in the ledger.
+
+    check -> pre-train what must be -> tokenise -> search (validation only) -> confirm -> test
+
+Every method gets the same number of search trials, the same head, schedule and batch. The best
+configuration of each is then trained again with seeds that the search never used, and only those
+runs read the test split.
+"""
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dsgkd.errors import InputError
+from dsgkd.study.environment import hardware, versions
+from dsgkd.study.ledger import Ledger
+from dsgkd.study.prepare import build_models, check_models, depths, prepare_notes
+from dsgkd.study.progress import Progress
+from dsgkd.study.recorder import Recorder
+from dsgkd.study.runner import asha, run_trials, slots
+from dsgkd.study.search import Search
+from dsgkd.study.space import METHODS, MLKD, PLAIN, RANDOM_TEACHER, SearchSpace
+from dsgkd.study.trial import Report, TrialSpec
+from dsgkd.text.sources import SPLITS, Notes
+from dsgkd.training.run import RunConfig, open_table
+
+Say = Callable[[str], None]
+
+_FINISHED = ("complete", "pruned", "failed")
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A study, whole."""
+
+    name: str
+    """Names the study's folder inside `out`."""
+    out: Path
+    """Folder of studies; with several machines, one that all of them see."""
+    run: RunConfig = field(default_factory=RunConfig)
+    """What every trial has in common."""
+    teachers: tuple[str, ...] = ("tiny-en-med",)
+    """Domain models to choose from."""
+    space: SearchSpace = field(default_factory=SearchSpace)
+    trials: int = 24
+    """Search trials in all, shared equally by the methods."""
+    confirm_seeds: int = 5
+    """Fresh seeds with which each method's best configuration is trained again."""
+    grace_epochs: int = 3
+    """Epochs before a search trial may be stopped."""
+    max_concurrent: int = 0
+    """Trials at a time; 0: as many as fit on the cluster."""
+    workers_per_trial: int = 1
+    cpus_per_worker: int = 1
+    use_gpu: bool = False
+    """One GPU a worker."""
+    seed: int = 17
+    """Decides the search and the seeds of all runs."""
+    resume: bool = False
+    """Go on with the study of this name if it was begun before."""
+
+    def __post_init__(self) -> None:
+        if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
+            raise InputError("name", f"'{self.name}' is no folder name", "use letters and digits")
+        if self.trials < len(METHODS):
+            raise InputError(
+                "trials", f"{self.trials} for {len(METHODS)} methods", f"give {len(METHODS)} or more"
+            )
+        for name in ("confirm_seeds", "workers_per_trial", "cpus_per_worker", "grace_epochs"):
+            if getattr(self, name) < 1:
+                raise InputError(name, f"{getattr(self, name)} is too few", "give 1 or more")
+        if not self.teachers:
+            raise InputError("teacher", "none given", "name one with --teacher")
+
+    @property
+    def folder(self) -> Path:
+        """The study's own folder."""
+        return self.out / self.name
+
+    @property
+    def cache(self) -> Path:
+        """Tokenised notes and small models, shared by the studies in `out`."""
+        return self.out / "cache"
+
+    @property
+    def budgets(self) -> dict[str, int]:
+        """Method -> number of search trials; what cannot be divided goes to distillation first."""
+        share, rest = divmod(self.trials, len(METHODS))
+        return {method: share + (index < rest) for index, method in enumerate(METHODS)}
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What one worker takes."""
+        return {"cpu": self.cpus_per_worker} | ({"gpu": 1.0} if self.use_gpu else {})
+
+
+class Study:
+    """A study in its folder. `Study(config).run()` does all of it."""
+
+    def __init__(self, config: StudyConfig, say: Say = print) -> None:
+        self.config, self.say = config, say
+        self.ledger = Ledger(str(config.folder / "ledger"))
+        self.study_id = ""
+        self._attempts: Counter[str] = Counter()
+        self._done: set[str] = set()
+
+    def run(self) -> None:
+        """Run the study to its end; Ray must be initialised.
+
+        Raises:
+            InputError: something the user gave cannot be used; nothing was written.
+            KeyboardInterrupt: the user stopped it; the ledger is whole and it can be resumed.
+        """
+        config, say = self.config, self.say
+        self._check_folder()
+        run = config.run
+        models = (run.student.model, *config.teachers)
+        check_models(models, config.cache)
+        concurrent = self._concurrent()
+        notes = open_table(run.data, run.world, config.cache)
+        say(f"{notes.name}: {_describe(notes)}")
+        self._open(notes)
+        build_models(models, config.cache, say)
+        for teacher in config.teachers:
+            distillation = replace(run.distillation, teacher=teacher)
+            prepare_notes(replace(run, distillation=distillation), config.cache, say)
+        say(
+            f"{config.trials} search trials ({', '.join(f'{n} {m}' for m, n in config.budgets.items())}"
+            f"), then {config.confirm_seeds} fresh seeds of the best of each; {concurrent} at a time"
+        )
+        search = self._search(depths(models, config.cache))
+        self._run_search(search, concurrent)
+        self._run_confirmation(search, concurrent)
+
+    def _check_folder(self) -> None:
+        config = self.config
+        exists = self.ledger.exists()
+        if exists and not config.resume:
+            raise InputError(
+                str(config.folder), "a study stands here", "add --resume, or choose another --name"
+            )
+        if not exists and config.folder.exists() and any(config.folder.iterdir()):
+            raise InputError(
+                str(config.folder), "a folder with other files", "choose another --out or --name"
+            )
+        probe = config.folder / ".writable"
+        try:
+            config.folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            reason = error.strerror or "it cannot be written"
+            raise InputError(str(config.folder), reason, "choose another --out") from error
+
+    def _concurrent(self) -> int:
+        """How many trials run at once: never more than fit, or Train trials would dead-lock."""
+        config = self.config
+        fitting = slots(config.workers_per_trial, config.resources)
+        if fitting < 1 and config.max_concurrent > 0:
+            return config.max_concurrent  # an autoscaling cluster may yet grow to it
+        if fitting < 1:
+            raise InputError(
+                "cluster",
+                f"{config.workers_per_trial} workers with {config.resources} do not fit on it",
+                "lower --workers-per-trial, or leave out --use-gpu",
+            )
+        return min(fitting, config.max_concurrent) if config.max_concurrent > 0 else fitting
+
+    def _open(self, notes: Notes) -> None:
+        """Write the study's row, or check that it is the same study and read what was done."""
+        configuration = _configuration(self.config)
+        if self.ledger.exists():
+            row = self.ledger.read("studies").to_pylist()[0]
+            self.study_id = row["study_id"]
+            _check_same(json.loads(row["configuration"]), configuration, row, notes)
+            for trial in self.ledger.read("trials").to_pylist():
+                self._attempts[trial["trial_id"]] = max(
+                    self._attempts[trial["trial_id"]], trial["attempt"]
+                )
+                if trial["state"] in _FINISHED:
+                    self._done.add(trial["trial_id"])
+            self.say(f"resuming: {len(self._done)} trials are finished")
+            return
+        self.study_id = f"{self.config.name}-{secrets.token_hex(4)}"
+        table = notes.table.to_pandas()
+        labels = {
+            split: {
+                notes.label_names[label]: int(count)
+                for label, count in part["label"].value_counts().sort_index().items()
+            }
+            for split, part in table.groupby("split")
+        }
+        row = {
+            "study_id": self.study_id,
+            "name": self.config.name,
+            "created_at": datetime.now(UTC),
+            **versions(),
+            "hardware": hardware(),
+            "data_fingerprint": notes.fingerprint,
+            "row_counts": {split: int(n) for split, n in table["split"].value_counts().items()},
+            "label_counts": labels,
+            "configuration": configuration,
+            "seed": self.config.seed,
+            "budget": {
+                "trials": self.config.trials,
+                "epochs": self.config.run.optimisation.epochs,
+                "confirm_seeds": self.config.confirm_seeds,
+            },
+        }
+        self.ledger.write("studies", [row], "study")
+
+    def _search(self, layers: dict[str, int]) -> Search:
+        config = self.config
+
+        def suggest(trial: Any, method: str) -> RunConfig:
+            return config.space.suggest(trial, method, config.run, config.teachers, layers)
+
+        optimisation = config.run.optimisation
+        first = {
+            "encoder_lr": optimisation.encoder_lr,
+            "classifier_lr": optimisation.classifier_lr,
+            "alpha": config.run.distillation.alpha,
+        }
+        return Search(
+            config.folder / "search.journal",
+            config.name,
+            config.budgets,
+            suggest,
+            {method: first for method in config.budgets},
+            config.seed,
+        )
+
+    def _run_search(self, search: Search, concurrent: int) -> None:
+        config = self.config
+
+        def next_spec() -> TrialSpec | None:
+            candidate = search.ask()
+            if candidate is None:
+                return None
+            return self._spec(
+                "search", candidate.method, candidate.trial_id, candidate.run, ("validation",)
+            )
+
+        done = sum(trial_id.startswith("search-") for trial_id in self._done)
+        self._run_stage(
+            "search",
+            config.trials,
+            done,
+            next_spec,
+            concurrent,
+            _Told(search),
+            asha(config.run.optimisation.epochs, config.grace_epochs),
+        )
+
+    def _run_confirmation(self, search: Search, concurrent: int) -> None:
+        specs = list(self._confirmation(search))
+        todo = iter([spec for spec in specs if spec.trial_id not in self._done])
+        done = sum(spec.trial_id in self._done for spec in specs)
+        self._run_stage("confirm", len(specs), done, lambda: next(todo, None), concurrent)
+
+    def _confirmation(self, search: Search) -> Iterator[TrialSpec]:
+        """Yield the runs of confirmation, seed by seed, the methods side by side."""
+        best = {method: search.best(method) for method in METHODS}
+        for method, run in best.items():
+            if run is None:
+                self.say(f"WARNING: no search trial of {method} was completed; it is left out")
+        for index in range(self.config.confirm_seeds):
+            for method in (PLAIN, MLKD, RANDOM_TEACHER):
+                run = best[method]
+                if run is not None:
+                    # Seeds of confirmation are none of the search's, and the same for all methods.
+                    seeded = replace(run, seed=self.config.seed + 1000 + index)
+                    stage = "control" if method == RANDOM_TEACHER else "confirm"
+                    trial_id = f"confirm-{method}-{index:03d}"
+                    yield self._spec(stage, method, trial_id, seeded, ("validation", "test"))
+
+    def _run_stage(
+        self,
+        stage: str,
+        total: int,
+        done: int,
+        next_spec: Callable[[], TrialSpec | None],
+        concurrent: int,
+        told: Any = None,
+        scheduler: Any = None,
+    ) -> None:
+        if done >= total:
+            return
+        config = self.config
+        progress = Progress(stage, total, done, config.run.selection.objective, self.say)
+        listeners = [Recorder(self.ledger), *([told] if told else []), progress]
+        run_trials(
+            next_spec,
+            listeners,
+            config.workers_per_trial,
+            config.resources,
+            concurrent,
+            config.folder / "tune" / stage,
+            scheduler,
+        )
+
+    def _spec(
+        self, stage: str, method: str, trial_id: str, run: RunConfig, splits: tuple[str, ...]
+    ) -> TrialSpec:
+        config = self.config
+        return TrialSpec(
+            study_id=self.study_id,
+            trial_id=trial_id,
+            attempt=self._attempts[trial_id] + 1,
+            stage=stage,
+            method=method,
+            run=run,
+            folder=str(config.folder / "trials" / trial_id),
+            cache=str(config.cache),
+            ledger=str(config.folder / "ledger"),
+            splits=splits,
+            keep_model=stage != "search",
+            workers=config.workers_per_trial,
+            cpus_per_worker=config.cpus_per_worker,
+            gpus_per_worker=1.0 if config.use_gpu else 0.0,
+        )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Passes on to the search what its trials reach."""
+
+    search: Search
+
+    def started(self, spec: TrialSpec) -> None:
+        pass
+
+    def reported(self, spec: TrialSpec, report: Report) -> None:
+        if report["score"] is not None:
+            self.search.report(spec.trial_id, report["epoch"], report["score"])
+
+    def ended(self, spec: TrialSpec, report: Report | None, state: str, reason: str) -> None:
+        self.search.tell(spec.trial_id, state, report.get("best_score") if report else None)
+
+
+def _describe(notes: Notes) -> str:
+    counts = Counter(notes.table["split"].to_pylist())
+    sizes = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS)
+    return f"{len(notes.table):,} notes ({sizes}), {len(notes.label_names)} classes"
+
+
+def _configuration(config: StudyConfig) -> dict[str, Any]:
+    """Everything that decides a study's outcome, as JSON values."""
+    free = ("out", "resume", "max_concurrent", "name")
+    plain = {key: value for key, value in asdict(config).items() if key not in free}
+    plain["objective"] = config.run.selection.objective
+    result: dict[str, Any] = json.loads(json.dumps(plain, default=str))
+    return result
+
+
+def _check_same(
+    stored: dict[str, Any], given: dict[str, Any], row: dict[str, Any], notes: Notes
+) -> None:
+    """Refuse to resume a study with another question."""
+    if row["data_fingerprint"] != notes.fingerprint:
+        raise InputError(
+            notes.name, "not the data that the study began with", "start a new study with --name"
+        )
+    for key in stored.keys() | given.keys():
+        if stored.get(key) != given.get(key):
+            raise InputError(
+                f"study {row['name']}", f"'{key}' differs from when it began", "give the same flags"
+            )

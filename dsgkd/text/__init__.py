@@ -1,0 +1,1 @@
+"""Notes in, batches of token ids and word spans out."""

@@ -1,0 +1,72 @@
+"""How is a table computed once, stored safely, and found again by any process?"""
+
+import os
+import uuid
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from dsgkd.errors import InputError
+
+_CHECKSUM = b"crc32"
+
+
+def stored_table(path: Path, build: Callable[[], pa.Table]) -> pa.Table:
+    """Read the table at `path` memory-mapped; build and store it where it is absent or damaged.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    table = _read(path)
+    if table is None:
+        _write(path, build())
+        table = _read(path)
+    if table is None:
+        raise InputError(
+            str(path), "cannot be read back", "check the disk, or choose another --out"
+        )
+    return table
+
+
+def _read(path: Path) -> pa.Table | None:
+    """Return the stored table, or None where it is absent or not what was written."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+        table.validate()
+        whole = (table.schema.metadata or {}).get(_CHECKSUM) == _checksum(table)
+    except (OSError, pa.ArrowException):
+        return None
+    return table if whole else None
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    table = table.replace_schema_metadata({_CHECKSUM: _checksum(table)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Readable by the owner only: token ids are the notes in another spelling.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            with pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        reason = error.strerror or "the file could not be written"
+        raise InputError(str(path), reason, "free space or choose another --out") from error
+
+
+def _checksum(table: pa.Table) -> bytes:
+    """Sum up the names, types, values and offsets of the list columns."""
+    checksum = zlib.crc32(repr([(field.name, str(field.type)) for field in table.schema]).encode())
+    for column in table.columns:
+        for chunk in column.chunks:
+            for part in (chunk.offsets, chunk.values):
+                checksum = zlib.crc32(np.ascontiguousarray(part.to_numpy()).data, checksum)
+    return f"{checksum:08x}".encode()

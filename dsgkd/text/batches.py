@@ -1,0 +1,159 @@
+"""In which order do texts reach the models, and as which tensors?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsgkd.text._ragged import Array, Ragged
+from dsgkd.text.encoding import EncodedNotes
+
+_POOL_BATCHES = 50
+"""Batches whose texts are sorted by length together: little padding, order still random."""
+_MULTIPLE = 8
+"""Lengths are padded to a multiple of this, for the matrix units of GPUs, within `max_length`."""
+
+
+class _Movable:
+    """A frozen dataclass of tensors that goes to a device as a whole."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
+        """Return the same on another device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        moved = {
+            k: v if v is None else v.to(device, non_blocking=non_blocking) for k, v in moved.items()
+        }
+        return replace(self, **moved)  # type: ignore[type-var]
+
+    def pin_memory(self) -> Self:
+        """Return the same in page-locked memory, from which copies to a GPU are asynchronous."""
+        pinned = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        pinned = {k: v if v is None else v.pin_memory() for k, v in pinned.items()}
+        return replace(self, **pinned)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, eq=False)
+class Side(_Movable):
+    """One model's view of a batch."""
+
+    input_ids: Tensor
+    """Token ids: `[batch, length]` int64."""
+    attention_mask: Tensor
+    """1 for a token, 0 for padding: `[batch, length]` int64."""
+    spans: Tensor
+    """Half-open token spans of the words, [0, 0] where absent: `[batch, words, 2]` int64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch(_Movable):
+    """Texts, their labels and their words, as both models see them."""
+
+    rows: Tensor
+    """Position of each text in the `EncodedNotes`: `[batch]` int64."""
+    labels: Tensor
+    """Class of each text: `[batch]` int64."""
+    student: Side
+    """The student's tokens."""
+    teacher: Side | None
+    """The teacher's tokens."""
+    word_mask: Tensor
+    """Whether the word exists: `[batch, words]` bool."""
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Return the number of batches that `n` texts make; the last may be smaller."""
+    return -(-n // batch_size)
+
+
+def training_batches(
+    notes: EncodedNotes,
+    batch_size: int,
+    cs_max_len: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    start: int = 0,
+    pad_to: int | None = None,
+) -> Iterator[Batch]:
+    """Yield one epoch of shuffled, length-bucketed batches.
+
+    The order is a pure function of (notes, batch_size, seed, epoch), so an epoch can be resumed at
+    any batch and shared among any number of workers. Shapes are those of the whole batch on every
+    worker, whatever its share, which may be empty.
+
+    Args:
+        notes: the texts, of one split.
+        batch_size: texts in a batch, over all workers.
+        cs_max_len: the most words transferred from one text; the first ones are taken.
+        seed: seed of the order.
+        epoch: number of the epoch, which varies the order.
+        rank: which worker this is; it gets every `world_size`-th text of each batch.
+        world_size: number of workers.
+        start: how many batches to skip.
+        pad_to: pad every text to this length, rather than to the batch's longest rounded up to a
+            multiple of 8, which never exceeds the notes' `max_length`.
+    """
+    random = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
+    order = random.permutation(len(notes))
+    pool_size = batch_size * _POOL_BATCHES
+    pools = [order[at : at + pool_size] for at in range(0, len(order), pool_size)]
+    pools = [pool[np.argsort(notes.lengths[pool], kind="stable")] for pool in pools]
+    # Every pool but the last is a whole number of batches, so cutting the joined order cuts each.
+    batches = _cut(np.concatenate(pools), batch_size) if pools else []
+    for number in random.permutation(len(batches))[start:]:
+        yield _batch(notes, batches[number], cs_max_len, rank, world_size, pad_to)
+
+
+def evaluation_batches(
+    notes: EncodedNotes, batch_size: int, rank: int = 0, world_size: int = 1
+) -> Iterator[Batch]:
+    """Yield every text once, longest first, for the student alone: no teacher, no words."""
+    order = np.argsort(-notes.lengths, kind="stable")
+    alone = replace(notes, teacher=None)
+    for rows in _cut(order, batch_size):
+        yield _batch(alone, rows, 0, rank, world_size, None)
+
+
+def _cut(order: Array, batch_size: int) -> list[Array]:
+    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+
+
+def _batch(
+    notes: EncodedNotes,
+    rows: Array,
+    cs_max_len: int,
+    rank: int,
+    world_size: int,
+    pad_to: int | None,
+) -> Batch:
+    """Assemble one worker's share of the batch made of `rows`."""
+    mine = rows[rank::world_size]
+    words = notes.words.take(mine)
+    width = min(cs_max_len, int(notes.words.lengths[rows].max(initial=0)))
+    spans = torch.from_numpy(words.padded(width, 0).astype(np.int64))  # [batch, words, 4]
+    mask = np.arange(width) < words.lengths[:, None]
+
+    def side(tokens: Ragged, pad: int, spans: Tensor) -> Side:
+        longest = int(tokens.lengths[rows].max(initial=1))
+        # A model may have no position beyond `max_length`, even for padding.
+        rounded = min(-(-longest // _MULTIPLE) * _MULTIPLE, notes.max_length)
+        length = rounded if pad_to is None else pad_to
+        if longest > length:
+            raise ValueError(f"pad_to {length} is shorter than a text of {longest} tokens")
+        share = tokens.take(mine)
+        ids = share.padded(length, pad).astype(np.int64)
+        attention = (np.arange(length) < share.lengths[:, None]).astype(np.int64)
+        return Side(torch.from_numpy(ids), torch.from_numpy(attention), spans)
+
+    teacher = notes.teacher
+    return Batch(
+        rows=torch.from_numpy(mine.astype(np.int64)),
+        labels=torch.from_numpy(notes.labels[mine].astype(np.int64)),
+        student=side(notes.student, notes.student_pad, spans[..., :2]),
+        teacher=None if teacher is None else side(teacher, notes.teacher_pad, spans[..., 2:]),
+        word_mask=torch.from_numpy(mask),
+    )

@@ -1,0 +1,340 @@
+"""What is one run, and what does it need before its first step?"""
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dsgkd.checkpoint import random_state, restore_random_state, seed_everything
+from dsgkd.distillation.distiller import DistillationConfig, Distiller
+from dsgkd.distillation.mapping import LayerMapping
+from dsgkd.distillation.teacher import LiveTeacher
+from dsgkd.errors import InputError
+from dsgkd.models.attention import attention_for
+from dsgkd.models.student import StudentConfig, encoder_of, new_student
+from dsgkd.models.tiny import model_reference
+from dsgkd.models.zoo import depth, load_model, load_tokenizer
+from dsgkd.text.batches import training_batches
+from dsgkd.text.encoding import EncodedNotes
+from dsgkd.text.identity import id_key
+from dsgkd.text.sources import DataConfig, Notes, read_notes
+from dsgkd.text.words import WordRule
+from dsgkd.text.world import WorldConfig
+from dsgkd.training.metrics import MEASURES, ThresholdRule, measures
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class OptimisationConfig:
+    """How the student is trained: AdamW, linear warm-up and decay."""
+
+    epochs: int = 8
+    """Passes over the training notes at most."""
+    batch_size: int = 32
+    """Notes in a step, over all workers."""
+    encoder_lr: float = 1e-4
+    """Peak learning rate of the encoder."""
+    classifier_lr: float = 1e-3
+    """Peak learning rate of the classification head."""
+    projection_lr: float = 1e-3
+    """Peak learning rate of the student-to-teacher projections."""
+    weight_decay: float = 0.01
+    """AdamW's decay; none on biases and normalisation weights."""
+    adam_epsilon: float = 1e-8
+    """AdamW's epsilon."""
+    warmup_share: float = 0.1
+    """Share of all steps in which the learning rate rises, in [0, 1]."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+    precision: Precision = "auto"
+    """`auto`: bf16 autocast where the hardware computes it, else float32."""
+    evaluation_batch_size: int = 128
+    """Notes in a step of evaluation."""
+    checkpoint_steps: int = 0
+    """Also keep a checkpoint every so many steps within an epoch; 0: at its end only."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "evaluation_batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(name, f"{getattr(self, name)} is too small", "give 1 or more")
+        for name in ("encoder_lr", "classifier_lr", "projection_lr"):
+            if not getattr(self, name) > 0:
+                raise InputError(
+                    name, f"{getattr(self, name)} is no learning rate", "give more than 0"
+                )
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """Which epoch's weights are kept, and when training stops early."""
+
+    objective: str = "auroc"
+    """The validation measure that chooses weights and configurations."""
+    patience: int = 5
+    """Epochs without improvement before a measure has run out."""
+    stop_when_stale: tuple[str, ...] = ("f1", "brier", "loss")
+    """Training stops when all of these have run out (the paper's three)."""
+    threshold: ThresholdRule = "validation"
+    """Binary threshold: best F1 on validation, or the share of positives in training (paper)."""
+
+    def __post_init__(self) -> None:
+        for measure in (self.objective, *self.stop_when_stale):
+            if measure not in MEASURES:
+                raise InputError(
+                    "measure", f"'{measure}' unknown", f"choose of {', '.join(MEASURES)}"
+                )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the outcome of one run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
+    words: WordRule = field(default_factory=WordRule)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    max_length: int = 128
+    """Tokens of a text that are read, for either model."""
+    pad: Literal["batch", "max_length"] = "batch"
+    """Pad to the longest text of the batch, or always to `max_length` (the paper's choice)."""
+    seed: int = 17
+    """Decides the head's first weights, the order of notes and dropout."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; `auto` takes a GPU if the process can see one."""
+
+    def __post_init__(self) -> None:
+        if self.max_length < 8:
+            raise InputError(
+                "max_length", f"{self.max_length} tokens is too short", "give 8 or more"
+            )
+
+
+def paper_preset(run: RunConfig) -> RunConfig:
+    """Return the run with the choices of the DSG-KD paper and its reference (arXiv 2409.14904)."""
+    return replace(
+        run,
+        words=WordRule("paper"),
+        student=replace(run.student, head="paper"),
+        distillation=replace(
+            run.distillation,
+            form="paper",
+            mapping="uniform+emb",
+            alpha=0.6,
+            beta=0.2,
+            cs_max_len=32,
+        ),
+        optimisation=replace(
+            run.optimisation,
+            epochs=15,
+            batch_size=32,
+            encoder_lr=1e-4,
+            classifier_lr=5e-3,
+            warmup_share=0.25,
+        ),
+        selection=replace(run.selection, objective="f1", threshold="prevalence"),
+        max_length=384,
+        pad="max_length",
+    )
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run with everything in memory that its first step needs."""
+
+    config: RunConfig
+    notes: EncodedNotes
+    label_names: tuple[str, ...]
+    tokenizer: PreTrainedTokenizerBase
+    distiller: Distiller
+    teacher: LiveTeacher | None
+    device: torch.device
+    autocast: bool
+    """Compute in bf16."""
+
+
+def open_run(config: RunConfig, cache: Path) -> OpenRun:
+    """Read the notes (from the cache if they were tokenised before) and load the models.
+
+    With the same seed, two runs start from the same head and draw the same dropout whatever
+    their teachers, so that their difference is the teacher's.
+
+    Args:
+        config: the run.
+        cache: folder for tokenised notes and small pre-trained models.
+
+    Raises:
+        InputError: the notes or a model cannot be used.
+    """
+    device = _device(config.device)
+    autocast = _bf16(config.optimisation.precision, device)
+    attention = attention_for(device)
+    student_reference = model_reference(config.student.model, cache)
+    notes, label_names = open_notes(config, cache)
+    _check_measures(notes.split("validation").labels, len(label_names), config.selection)
+
+    seed_everything(config.seed)
+    student = new_student(config.student, student_reference, len(label_names), attention)
+    _check_length(student, config.max_length, config.student.model)
+    after_head = random_state()
+    distiller, teacher = _distiller(config, student, cache, attention, device, autocast)
+    restore_random_state(after_head)
+    return OpenRun(
+        config,
+        notes,
+        label_names,
+        load_tokenizer(student_reference),
+        distiller,
+        teacher,
+        device,
+        autocast,
+    )
+
+
+def open_notes(config: RunConfig, cache: Path) -> tuple[EncodedNotes, tuple[str, ...]]:
+    """Return the tokenised notes of a run and the names of its classes."""
+    teacher = config.distillation.teacher
+    return _encoded_notes(
+        config.data,
+        config.world,
+        model_reference(config.student.model, cache),
+        model_reference(teacher, cache) if teacher else None,
+        config.max_length,
+        config.words,
+        cache,
+    )
+
+
+@lru_cache(maxsize=2)
+def open_table(data: DataConfig, world: WorldConfig, cache: Path) -> Notes:
+    """Read the users' notes once per process."""
+    return read_notes(data, id_key(cache), world)
+
+
+@lru_cache(maxsize=8)
+def _encoded_notes(
+    data: DataConfig,
+    world: WorldConfig,
+    student: str,
+    teacher: str | None,
+    max_length: int,
+    words: WordRule,
+    cache: Path,
+) -> tuple[EncodedNotes, tuple[str, ...]]:
+    notes = open_table(data, world, cache)
+    encoded = EncodedNotes.build(
+        notes,
+        load_tokenizer(student),
+        load_tokenizer(teacher) if teacher else None,
+        max_length,
+        words,
+        cache,
+    )
+    return encoded, notes.label_names
+
+
+@lru_cache(maxsize=4)
+def _teacher_model(
+    reference: str, random_weights_seed: int | None, attention: str, device: torch.device
+) -> PreTrainedModel:
+    """Load a frozen teacher once per process; no run changes it."""
+    model = load_model(reference, attention, random_weights_seed=random_weights_seed)
+    return model.requires_grad_(False).eval().to(device)
+
+
+def _distiller(
+    config: RunConfig,
+    student: torch.nn.Module,
+    cache: Path,
+    attention: str,
+    device: torch.device,
+    autocast: bool,
+) -> tuple[Distiller, LiveTeacher | None]:
+    distillation = config.distillation
+    if not distillation.teacher:
+        return Distiller(student, distillation).to(device), None
+    reference = model_reference(distillation.teacher, cache)
+    # The control teacher's weights follow the run's seed: other seeds, other random teachers.
+    random_seed = config.seed if distillation.teacher_weights == "random" else None
+    model = _teacher_model(reference, random_seed, attention, device)
+    _check_length(model, config.max_length, distillation.teacher)
+    encoder = encoder_of(student)
+    if distillation.form == "paper" and distillation.beta > 0:
+        ours, theirs = encoder.config.num_attention_heads, model.config.num_attention_heads
+        if ours != theirs:
+            raise InputError(
+                "paper form",
+                f"student has {ours} attention heads and teacher {theirs}",
+                "use the standard form, or beta 0",
+            )
+        if config.pad != "max_length":
+            raise InputError(
+                "paper form",
+                "attention is compared by position, so both models' texts need one length",
+                "pad to max_length, or use the standard form, or beta 0",
+            )
+    pairs = LayerMapping.parse(distillation.mapping).resolve(
+        depth(encoder.config), depth(model.config)
+    )
+    distiller = Distiller(
+        student, distillation, pairs, encoder.config.hidden_size, model.config.hidden_size
+    ).to(device)
+    if not distiller.distils:
+        return distiller, None
+    teacher = LiveTeacher(model, distiller.teacher_request, autocast)
+    notes, _ = open_notes(config, cache)
+    sample = training_batches(
+        notes.split("train"),
+        config.optimisation.batch_size,
+        distillation.cs_max_len,
+        config.seed,
+        0,
+    )
+    distiller.calibrate((batch.to(device) for batch in sample), teacher)
+    return distiller, teacher
+
+
+def _check_length(model: torch.nn.Module, max_length: int, name: str) -> None:
+    encoder = model if isinstance(model, PreTrainedModel) else encoder_of(model)
+    table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
+    if table is None:  # relative positions have no end
+        return
+    # RoBERTa and its kin count positions from behind the padding index.
+    first = 0 if table.padding_idx is None else table.padding_idx + 1
+    positions = table.num_embeddings - first
+    if max_length > positions:
+        raise InputError(name, f"reads {positions} tokens, not {max_length}", "lower --max-length")
+
+
+def _check_measures(
+    labels: NDArray[np.int64], num_classes: int, selection: SelectionConfig
+) -> None:
+    """Refuse to choose weights by a measure that the validation labels leave undefined."""
+    measured = measures(labels, np.full((len(labels), num_classes), 1 / num_classes))
+    for measure in (selection.objective, *selection.stop_when_stale):
+        if np.isnan(measured[measure]):
+            raise InputError(
+                "validation", f"one class only, so '{measure}' is undefined", "split otherwise"
+            )
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("device", "no GPU is visible to this process", "use --device cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _bf16(precision: Precision, device: torch.device) -> bool:
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,129 @@
+"""A small study whose true effects are known, written as a real study writes."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import analysis
+from dsgkd.study.ledger import Ledger
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+EPOCHS = 4
+LEVEL = {"plain": 0.80, "mlkd": 0.83, "random-teacher": 0.81}
+SEEDS = (17, 18, 19, 20)
+
+
+class World:
+    """Writes the trials of a study into a ledger, one file per trial as a real study does."""
+
+    def __init__(self, folder: Path, name: str = "first", objective: str = "auroc") -> None:
+        self.ledger, self.study, self.count = Ledger(folder / name / "ledger"), name, 0
+        self.random = np.random.default_rng(5)
+        self.ledger.write(
+            "studies",
+            [
+                {
+                    "study_id": name,
+                    "name": name,
+                    "created_at": START,
+                    "configuration": {"objective": objective, "epochs": EPOCHS},
+                    "row_counts": {"train": 240, "validation": 80, "test": 80},
+                    "seed": 17,
+                }
+            ],
+            "study",
+        )
+
+    def trial(
+        self, method: str, stage: str, final: float, state: str = "complete", **columns: Any
+    ) -> str:
+        """Write one trial that reaches `final` (AUROC on validation); test is 0.01 lower."""
+        self.count += 1
+        trial = {
+            "study_id": self.study,
+            "trial_id": f"{self.study}-{self.count:03d}",
+            "attempt": 0,
+            "stage": stage,
+            "state": state,
+            "method": method,
+            "student": "tiny-ko",
+            "teacher": None if method == "plain" else "tiny-en-med",
+            "layer_mapping": None if method == "plain" else "uniform",
+            "alpha": None if method == "plain" else 2.5,
+            "beta": None if method == "plain" else 0.0,
+            "encoder_lr": 3e-4,
+            "classifier_lr": 1e-3,
+            "batch_size": 32,
+            "seed": 17,
+            "workers": 1,
+            "started_at": START + timedelta(minutes=self.count),
+            "ended_at": START + timedelta(minutes=self.count, seconds=30),
+            "epochs_done": EPOCHS,
+            "best_epoch": EPOCHS - 1,
+            "objective": final if state == "complete" else None,
+            "worker_seconds": 30.0,
+            "gpu_seconds": 0.0,
+            **columns,
+        }
+        key = {name: trial[name] for name in ("study_id", "trial_id", "attempt")}
+        name = f"{trial['trial_id']}-{trial['attempt']}"
+        self.ledger.write("trials", [trial], name)
+        rows: list[dict[str, Any]] = []
+        for epoch in range(EPOCHS):
+            value = final - 0.05 * abs(EPOCHS - 1 - epoch)
+            for split, change in (("train", 0.02), ("validation", 0.0)):
+                rows.append(self._measures(split, value + change) | {**key, "epoch": epoch})
+        if stage != "search":
+            rows.append(self._measures("test", final - 0.01) | {**key, "epoch": EPOCHS - 1})
+        self.ledger.write("metrics", rows, name)
+        return str(trial["trial_id"])
+
+    def _measures(self, split: str, auroc: float) -> dict[str, Any]:
+        return {
+            "split": split,
+            "step": 8,
+            "loss": 1.2 - auroc,
+            "auroc": auroc,
+            "auprc": auroc - 0.1,
+            "f1": auroc - 0.15,
+            "accuracy": auroc - 0.05,
+            "brier": 1 - auroc,
+            "examples_per_second": 80.0,
+        }
+
+    def search(self) -> None:
+        for method in ("plain", "mlkd"):
+            for alpha in (0.5, 1.0, 4.0, 8.0):
+                given = {"alpha": alpha} if method == "mlkd" else {"encoder_lr": alpha / 1e4}
+                final = LEVEL[method] - 0.01 * abs(alpha - 4)
+                self.trial(method, "search", final, other={"warm_up": 0.25}, **given)
+        self.trial("mlkd", "search", 0.7, "pruned", reason="rung 1")
+        self.trial("mlkd", "search", 0.7, "failed", reason="out of memory")
+
+    def confirm(self, seeds: tuple[int, ...] = SEEDS, noise: float = 0.002) -> None:
+        for seed in seeds:
+            shift = 0.01 * self.random.standard_normal()  # shared by the methods: pairs matter
+            for method, level in LEVEL.items():
+                stage = "control" if method == "random-teacher" else "confirm"
+                final = level + shift + noise * self.random.standard_normal()
+                self.trial(method, stage, final, seed=seed)
+
+    def predict(self) -> None:
+        rows = [
+            {
+                "study_id": self.study,
+                "trial_id": f"{self.study}-001",
+                "attempt": 0,
+                "split": "test",
+                "example_id": f"{i:032x}",
+                "label": i % 2,
+                "probability": [0.5, 0.5],
+            }
+            for i in range(6)
+        ]
+        self.ledger.write("predictions", rows, f"{self.study}-001-0")
+
+    def results(self) -> analysis.Results:
+        return analysis.load(self.ledger.root)

@@ -1,0 +1,96 @@
+"""Do the figures show the numbers of the frames, and survive a study that has hardly begun?"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from small_study import SEEDS, World
+
+import analysis
+from analysis import plots
+
+DRAWINGS: dict[str, Callable[[analysis.Results], Figure]] = {
+    "learning_curves": lambda results: plots.learning_curves(results.metrics, results.trials),
+    "methods": lambda results: plots.methods(analysis.confirmed(results)),
+    "search_history": lambda results: plots.search_history(results.trials),
+    "alpha": lambda results: plots.parameter(results.trials, "alpha"),
+    "text": lambda results: plots.parameter(results.trials, "layer_mapping"),
+    "other": lambda results: plots.parameter(results.trials, "warm_up"),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_every_axis_is_labelled_and_the_figure_can_be_saved(study: World, name: str) -> None:
+    figure = DRAWINGS[name](study.results())
+    assert figure.axes
+    for panel in figure.axes:
+        assert panel.get_ylabel()
+        assert panel.get_xlabel() or name == "methods"
+    target = io.BytesIO()
+    figure.savefig(target, format="png")
+    assert target.getvalue().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+@pytest.mark.filterwarnings("error")
+def test_a_study_without_trials_can_be_drawn(world: World, name: str) -> None:
+    DRAWINGS[name](world.results()).savefig(io.BytesIO(), format="png")
+
+
+def test_methods_draws_one_point_per_seed_and_the_mean(study: World) -> None:
+    runs = analysis.confirmed(study.results())
+    (panel,) = plots.methods(runs).axes
+    points, bar = panel.collections[0], panel.collections[1]
+    plain = runs[runs.method == "plain"].test_auroc
+    assert len(points.get_offsets()) == len(SEEDS)
+    assert np.allclose(np.sort(points.get_offsets()[:, 1]), np.sort(plain))
+    assert np.allclose(bar.get_segments()[0][:, 1], plain.mean())
+    assert [label.get_text() for label in panel.get_xticklabels()] == [
+        "plain",
+        "mlkd",
+        "random-teacher",
+    ]
+
+
+@pytest.mark.parametrize("smaller", [False, True])
+def test_the_best_so_far_never_gets_worse(study: World, smaller: bool) -> None:
+    (panel,) = plots.search_history(study.results().trials, smaller_is_better=smaller).axes
+    for line in panel.get_lines():
+        steps = np.diff(np.asarray(line.get_ydata(), dtype=float))
+        assert (steps <= 0).all() if smaller else (steps >= 0).all()
+
+
+def test_learning_curves_draw_each_trial_once_per_panel(world: World) -> None:
+    trial = world.trial("plain", "search", 0.8, "preempted")
+    world.trial("plain", "search", 0.9, trial_id=trial, attempt=1)
+    world.trial("mlkd", "search", 0.7, "pruned")
+    results = world.results()
+    panel = plots.learning_curves(results.metrics, results.trials).axes[1]
+    curves = [line for line in panel.get_lines() if len(np.asarray(line.get_xdata())) > 1]
+    assert len(curves) == 2
+    assert max(np.max(np.asarray(line.get_ydata())) for line in curves) == pytest.approx(0.9)
+
+
+def test_a_parameter_over_orders_of_magnitude_is_drawn_on_a_logarithmic_axis(world: World) -> None:
+    for rate in (1e-5, 1e-4, 1e-3):
+        world.trial("plain", "search", 0.8, encoder_lr=rate, alpha=rate)
+    world.trial("plain", "search", 0.8, alpha=0.0, encoder_lr=1e-4)
+    for value in (0.01, 3.0, 5.0, 9.0):
+        world.trial("plain", "search", 0.8, encoder_lr=1e-4, other={"evenly spread": value})
+    trials = world.results().trials
+    assert plots.parameter(trials, "encoder_lr").axes[0].get_xscale() == "log"
+    for name in ("alpha", "evenly spread"):
+        assert plots.parameter(trials, name).axes[0].get_xscale() == "linear"
+
+
+def test_methods_keep_their_colour_whatever_is_drawn_beside_them(tmp_path: Path) -> None:
+    alone = plots._styles(["random-teacher"])
+    assert (
+        plots._styles(["x", "plain", "random-teacher"])["random-teacher"]
+        == (alone["random-teacher"])
+    )
+    many = plots._styles([f"m{i}" for i in range(12)])
+    assert len(set(many.values())) >= 5
