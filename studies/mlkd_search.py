@@ -1,4 +1,4 @@
-"""Does a domain-specific teacher help a general student, and with which settings?
+r"""Does a domain-specific teacher help a general student, and with which settings?
 
 A study of DSG-KD (arXiv 2409.14904). Three methods are compared, each tuned with the same number
 of trials, the same head, schedule and batches:
@@ -12,13 +12,12 @@ only those runs read the test split. A gain over `plain` alone is no evidence th
 the domain moved: what counts is the difference between `mlkd` and `random-teacher`.
 
     python studies/mlkd_search.py
-    python studies/mlkd_search.py --data notes.csv --text note --label emergency \\
+    python studies/mlkd_search.py --data notes.csv --text note --label emergency \
         --student kobert --teacher cbert --teacher bio_roberta --use-gpu --out /shared/studies
 """
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 from dsgkd.cli.flags import add_data_flags, data_config, default_name, pick_models, run_command
 from dsgkd.cli.session import ray_session, studies_folder
@@ -72,8 +71,10 @@ def report(config: StudyConfig) -> None:
 
     print(analysis.report(analysis.load(config.folder)))
     print(f"\nLedger: {config.folder / 'ledger'}")
-    print(f'Next:   python -c "import analysis; print(analysis.load(\'{config.folder}\').trials)"')
-    print(f"        dsgkd predict --model {config.folder / 'trials'}/confirm-mlkd-000/model NOTES.csv")
+    print(f"Next:   python -c \"import analysis; print(analysis.load('{config.folder}').trials)\"")
+    print(
+        f"        dsgkd predict --model {config.folder / 'trials'}/confirm-mlkd-000/model NOTES.csv"
+    )
 
 
 def parser() -> argparse.ArgumentParser:

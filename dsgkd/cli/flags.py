@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dsgkd.errors import InputError
-from dsgkd.models.tiny import CORPUS_PREFIX
+from dsgkd.models.names import CORPUS_PREFIX
 from dsgkd.text.sources import DataConfig
 
 
@@ -147,4 +147,3 @@ def run_command(command: Callable[[], None]) -> NoReturn:
     except BrokenPipeError:
         sys.exit(1)
     sys.exit(0)
-

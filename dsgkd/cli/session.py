@@ -22,17 +22,17 @@ def ray_session(config: StudyConfig) -> Iterator[None]:
     import ray
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address:
-            ray.init(address=address, **quiet)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
                 address="local",
                 include_dashboard=config.workers_per_trial > 1,
                 dashboard_host="127.0.0.1",
-                **quiet,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
             )
     except ConnectionError as error:
         raise InputError("RAY_ADDRESS", f"no Ray at {address}", "start one or unset it") from error

@@ -237,7 +237,7 @@ class _Training:
         self.checkpoint = folder / "pretraining.safetensors"
         self.fingerprint = fingerprint
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model.to(self.device)
+        self.model.to(self.device)  # type: ignore[arg-type]
         self.steps = math.ceil(config.tokens / (config.batch_size * config.length))
         decayed = [p for p in model.parameters() if p.ndim > 1]
         vectors = [p for p in model.parameters() if p.ndim <= 1]

@@ -9,15 +9,14 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from dsgkd.models.names import CORPUS_PREFIX, TINY_MODELS
 from dsgkd.models.pretraining import PretrainingConfig, pretrain, pretraining_key
-from dsgkd.models.zoo import TINY_MODELS, resolve
+from dsgkd.models.zoo import resolve
 from dsgkd.text.sources import read_corpus
 from dsgkd.text.world import WorldConfig, english_corpus, korean_corpus
 
 TINY = PretrainingConfig(vocabulary=4000, layers=2, width=128, length=64, tokens=1_500_000)
 """What `tiny-ko` and `tiny-en-med` are."""
-
-CORPUS_PREFIX = "corpus:"
 
 
 @lru_cache
@@ -30,7 +29,7 @@ def model_reference(name: str, cache: Path) -> str:
     Raises:
         InputError: no such model.
     """
-    if name in TINY_MODELS or name.startswith(CORPUS_PREFIX):
+    if is_built_here(name):
         return str(build(name, cache))
     return resolve(name)
 
@@ -56,3 +55,15 @@ def _corpus(name: str) -> Sequence[str]:
     if name.startswith(CORPUS_PREFIX):
         return read_corpus(name.removeprefix(CORPUS_PREFIX))
     return korean_corpus(WorldConfig()) if name == "tiny-ko" else english_corpus(WorldConfig())
+
+
+def is_built_here(name: str) -> bool:
+    """Whether a model is pre-trained on the spot rather than loaded."""
+    return name in TINY_MODELS or name.startswith(CORPUS_PREFIX)
+
+
+def build_missing(names: Sequence[str], cache: Path, say: Callable[[str], None]) -> None:
+    """Pre-train those of the named models that need it, one after the other."""
+    for name in dict.fromkeys(names):
+        if is_built_here(name):
+            build(name, cache, say=say)

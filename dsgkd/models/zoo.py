@@ -27,25 +27,12 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from dsgkd.checkpoint import random_state, restore_random_state, seed_everything
 from dsgkd.errors import InputError
+from dsgkd.models.names import HUB_MODELS
 
 # Progress bars and notes such as "some weights were newly initialised" (true of every new head)
 # would drown what matters in a study of many runs.
 disable_progress_bar()
 set_verbosity_error()
-
-HUB_MODELS = {
-    "kobert": "kykim/bert-kor-base",
-    "bert": "bert-base-uncased",
-    "mbert": "bert-base-multilingual-uncased",
-    "cbert": "emilyalsentzer/Bio_ClinicalBERT",
-    "roberta": "roberta-base",
-    "bio_roberta": "allenai/biomed_roberta_base",
-    "bio_mbert": "StivenLancheros/mBERT-base-Biomedical-NER",
-}
-"""The reference's names and the hub ids behind them."""
-
-TINY_MODELS = ("tiny-ko", "tiny-en-med")
-"""Pre-trained on the spot from the embedded world; see `dsgkd.models.tiny`."""
 
 ALTERNATIVES = (
     "give a local folder, pre-train small models from your own text with --student-corpus and "

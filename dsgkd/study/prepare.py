@@ -8,19 +8,15 @@ import numpy as np
 import ray
 from ray.util.queue import Empty, Queue
 
-from dsgkd.models.tiny import CORPUS_PREFIX, build, model_reference
-from dsgkd.models.zoo import TINY_MODELS, depth, load_config, load_tokenizer
+from dsgkd.models.names import CORPUS_PREFIX
+from dsgkd.models.tiny import build, is_built_here, model_reference
+from dsgkd.models.zoo import depth, load_config, load_tokenizer
 from dsgkd.text.coverage import coverage
 from dsgkd.text.encoding import EncodedNotes
 from dsgkd.text.sources import read_corpus
 from dsgkd.training.run import RunConfig, open_notes
 
 Say = Callable[[str], None]
-
-
-def is_built_here(model: str) -> bool:
-    """Whether a model is pre-trained on the spot rather than loaded."""
-    return model in TINY_MODELS or model.startswith(CORPUS_PREFIX)
 
 
 def check_models(models: Sequence[str], cache: Path) -> None:

@@ -32,9 +32,10 @@ class _Feed(Searcher):
         super().__init__(metric="score", mode="max")
         self._next = next_spec
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
         spec = self._next()
-        return Searcher.FINISHED if spec is None else {"spec": spec}
+        # Tune's sentinel for "no more" is a string, whatever the base class's annotation says.
+        return Searcher.FINISHED if spec is None else {"spec": spec}  # type: ignore[return-value]
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -49,12 +50,13 @@ class _Feed(Searcher):
         return {}
 
 
-class PerMethod(TrialScheduler):
+class _PerMethod(TrialScheduler):
     """One scheduler a method, so that no method's trials are stopped by another's head start."""
 
     def __init__(self, new_scheduler: Callable[[], TrialScheduler]) -> None:
         super().__init__()
-        self._new, self._schedulers = new_scheduler, {}
+        self._new = new_scheduler
+        self._schedulers: dict[str, TrialScheduler] = {}
 
     def _of(self, trial: Any) -> TrialScheduler:
         method = trial.config["spec"].method
@@ -95,7 +97,7 @@ def asha(epochs: int, grace_epochs: int, reduction_factor: float = 3.0) -> Trial
 
     Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
     """
-    return PerMethod(
+    return _PerMethod(
         lambda: ASHAScheduler(
             time_attr="epoch",
             metric="score",

@@ -40,7 +40,9 @@ class SearchSpace:
             low, high = getattr(self, name)
             smallest = 0.0 if name == "beta" else 1e-12
             if not smallest <= low <= high:
-                raise InputError(name, f"no range from {low} to {high}", "give a low and a high end")
+                raise InputError(
+                    name, f"no range from {low} to {high}", "give a low and a high end"
+                )
         for mapping in self.mappings:
             LayerMapping.parse(mapping)
 

@@ -69,7 +69,9 @@ class StudyConfig:
             raise InputError("name", f"'{self.name}' is no folder name", "use letters and digits")
         if self.trials < len(METHODS):
             raise InputError(
-                "trials", f"{self.trials} for {len(METHODS)} methods", f"give {len(METHODS)} or more"
+                "trials",
+                f"{self.trials} for {len(METHODS)} methods",
+                f"give {len(METHODS)} or more",
             )
         for name in ("confirm_seeds", "workers_per_trial", "cpus_per_worker", "grace_epochs"):
             if getattr(self, name) < 1:
@@ -129,9 +131,10 @@ class Study:
         for teacher in config.teachers:
             distillation = replace(run.distillation, teacher=teacher)
             prepare_notes(replace(run, distillation=distillation), config.cache, say)
+        shares = ", ".join(f"{share} {method}" for method, share in config.budgets.items())
         say(
-            f"{config.trials} search trials ({', '.join(f'{n} {m}' for m, n in config.budgets.items())}"
-            f"), then {config.confirm_seeds} fresh seeds of the best of each; {concurrent} at a time"
+            f"{config.trials} search trials ({shares}), then {config.confirm_seeds} fresh seeds of "
+            f"the best of each; {concurrent} at a time"
         )
         search = self._search(depths(models, config.cache))
         self._run_search(search, concurrent)
@@ -231,7 +234,7 @@ class Study:
             config.name,
             config.budgets,
             suggest,
-            {method: first for method in config.budgets},
+            dict.fromkeys(config.budgets, first),
             config.seed,
         )
 

@@ -210,7 +210,7 @@ def distributed_trial(config: dict[str, Any]) -> None:
             name=f"{spec.trial_id}-{spec.attempt}",
             storage_path=str(Path(spec.folder) / "ray_train"),
             failure_config=FailureConfig(max_failures=3),
-            callbacks=[TuneReportCallback()],
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]
         ),
     )
     trainer.fit()

@@ -38,7 +38,7 @@ def _read(path: Path) -> pa.Table | None:
             table = pa.ipc.open_file(source).read_all()
         table.validate()
         whole = (table.schema.metadata or {}).get(_CHECKSUM) == _checksum(table)
-    except (OSError, pa.ArrowException):
+    except (OSError, UnicodeDecodeError, pa.ArrowException):
         return None
     return table if whole else None
 

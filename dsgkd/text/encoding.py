@@ -281,7 +281,7 @@ def _transferable(student: pa.Table, teacher: pa.Table | None) -> tuple[Ragged, 
     def per_text(which: Array) -> Array:
         return np.bincount(rows[which], minlength=len(found))
 
-    valid = (spans >= 0).all(axis=1)
+    valid = np.all(spans >= 0, axis=1)
     unknown = np.equal(spans[:, [2, 0]], UNKNOWN)  # [words, teacher and student]
     unknown[:, 1] &= ~unknown[:, 0]
     counts = np.stack([per_text(side) for side in unknown.T], axis=1)

@@ -45,11 +45,11 @@ class WorldConfig:
 
     seed: int = 17
     """Seed of everything; each kind of text has its own stream, so sizes do not interfere."""
-    conditions: int = 200
+    conditions: int = 120
     """Number of conditions that are named by invented terms."""
-    terms: int = 800
+    terms: int = 480
     """Number of English terms, the plain words (one condition each) among them."""
-    zipf: float = 0.8
+    zipf: float = 0.5
     """Exponent of the long tail: a term's frequency in the notes is rank ** -zipf."""
     morphology: float = 0.5
     """Correlation of a term's severity with what its parts tell about it, 0 to 1."""
@@ -61,7 +61,7 @@ class WorldConfig:
     """Expected share of emergencies, 0 to 1."""
     wordless_share: float = 0.06
     """Share of notes without any English word, 0 to 1."""
-    train_notes: int = 1000
+    train_notes: int = 800
     """Number of labelled training notes."""
     validation_notes: int = 400
     """Number of labelled validation notes."""
@@ -214,7 +214,7 @@ def english_corpus(world: WorldConfig) -> list[str]:
     near = rank[first][:, None] + rng.normal(0, 0.05 * world.terms, (n, 2)).astype(int)
     others = by_severity[np.clip(near, 0, world.terms - 1)]
 
-    noisy = severity[first] + rng.normal(0, 0.5, n)
+    noisy = severity[first] + rng.normal(0, 0.3, n)
     levels = np.searchsorted([-1.2, -0.4, 0.4, 1.2], noisy)
     pick = _Picker(rng)
     corpus = []
@@ -355,13 +355,15 @@ def _note(pick: _Picker, who: str, names: Sequence[str], signs: float, latin: bo
     left = list(names)
     two = len(left) > 1 and pick.chance(0.5)
     chief = pick(words.CHIEF_TWO if two else words.CHIEF_ONE)
-    clauses = [" ".join((*_opening(pick, who), _about(chief, left)))]
+    patient, onset = _opening(pick, who)
+    opening = [patient, onset] if pick.chance(0.5) else [patient]
+    clauses = [" ".join((*opening, _about(chief, left)))]
     while left:
         two = len(left) > 1 and pick.chance(0.6)
         clauses.append(_about(pick(words.ALSO_TWO if two else words.ALSO_ONE), left))
     clauses.append(_vital_signs(pick, signs, latin))
     clauses.append(pick(words.STATES[_level(signs + pick.number(-600, 600) / 1000)]))
-    if pick.chance(0.4):
+    if pick.chance(0.3):
         clauses.append(pick(words.CLOSINGS if latin else words.WORDLESS_CLOSINGS))
     return ". ".join(clauses) + "."
 

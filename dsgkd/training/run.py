@@ -303,8 +303,8 @@ def _distiller(
 
 
 def _check_length(model: torch.nn.Module, max_length: int, name: str) -> None:
-    encoder = model if isinstance(model, PreTrainedModel) else encoder_of(model)
-    table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
+    embeddings = getattr(encoder_of(model), "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)
     if table is None:  # relative positions have no end
         return
     # RoBERTa and its kin count positions from behind the padding index.

@@ -89,6 +89,19 @@ def test_each_side_is_padded_to_its_own_multiple_of_eight(notes):
     assert any(student != teacher for student, teacher in shapes)
 
 
+def test_padding_never_exceeds_max_length(make_notes, tokenizers, tmp_path):
+    # A model may have exactly max_length positions, whatever multiple that is of.
+    both = tokenizers["wordpiece"], tokenizers["Unigram, always"]
+    notes = make_notes(["fever " * count for count in (1, 10, 40)])
+    encoded = EncodedNotes.build(notes, *both, 21, WordRule(), tmp_path)
+    batches = list(training_batches(encoded, 1, 4, seed=0, epoch=0))
+    for of in (lambda batch: batch.student, lambda batch: batch.teacher):
+        assert max(of(batch).input_ids.shape[1] for batch in batches) == 21
+        assert min(of(batch).input_ids.shape[1] for batch in batches) == 8
+    alone = EncodedNotes.unlabelled(["fever " * 40], both[0], 21)
+    assert next(evaluation_batches(alone, 4)).student.input_ids.shape == (1, 21)
+
+
 def test_texts_of_like_length_come_together(notes):
     padded = sum(b.student.input_ids.numel() for b in training_batches(notes, 8, 32, 1, 0))
     # Rounding up to a multiple of 8 alone adds 3.5 tokens to a text.

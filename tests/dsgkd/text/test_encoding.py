@@ -1,6 +1,7 @@
 import subprocess
 import sys
-from itertools import chain, pairwise
+from dataclasses import replace
+from itertools import chain, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from dsgkd.text._ragged import Ragged
 from dsgkd.text._spans import Meaningless, script_spans
 from dsgkd.text._store import _read
 from dsgkd.text.encoding import EncodedNotes, encode, encoded, tokenizer_fingerprint
-from dsgkd.text.words import WordRule, find_words
+from dsgkd.text.words import WordRule, find_words, separated
 
 KINDS = [
     "wordpiece",
@@ -43,11 +44,33 @@ PIECES = [
     *("로", "환아", "漢", "\U0001f600", "㎎", "3", ".", ",", "(", "’", "\u0301", "\u200b", "[SEP]"),
     *(" ", " ", " ", "  ", "\n", "▁"),
 ]
+SMALL_VOCABULARY = [
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ",", "fever", "vomit", "##ing"),
+    *("##vomit", "환", "##아", "으", "##로", "##으"),
+]
 texts = st.lists(st.lists(st.sampled_from(PIECES), max_size=14).map("".join), max_size=4)
 
 
 def rows(table, column):
     return table[column].to_pylist()
+
+
+def bert(*without: str) -> BertTokenizer:
+    """A WordPiece of a few tokens, in which some are missing."""
+    kept = [token for token in SMALL_VOCABULARY if token not in without]
+    vocab = {token: number for number, token in enumerate(kept)}
+    return BertTokenizer(vocab=vocab, do_lower_case=True, strip_accents=False)
+
+
+@pytest.fixture(scope="module")
+def english() -> BertTokenizer:
+    """Knows Korean characters at the start of a word only, as English models mostly do."""
+    return bert("##아", "##로", "##으")
+
+
+@pytest.fixture(scope="module")
+def korean() -> BertTokenizer:
+    return bert()
 
 
 def expected_spans(text, tokenizer, max_length):
@@ -68,8 +91,9 @@ def expected_spans(text, tokenizer, max_length):
         while inside and names[inside[0]] == "▁":
             inside.pop(0)
         good = inside and inside[-1] < beyond
-        good = good and not specials & {full["input_ids"][i] for i in inside}
-        spans.append((inside[0], inside[-1] + 1) if good else (-1, -1))
+        ids = {full["input_ids"][i] for i in inside}
+        span = (inside[0], inside[-1] + 1) if good and not specials & ids else (-1, -1)
+        spans.append((-2, -2) if span[0] >= 0 and tokenizer.unk_token_id in ids else span)
     return spans
 
 
@@ -120,7 +144,7 @@ def test_the_characters_of_a_span_include_the_whole_word(kind, tokenizers, sampl
 @pytest.mark.parametrize("kind", ["Unigram, always", "SentencePiece BPE"])
 def test_the_space_before_the_first_word_is_not_part_of_it(kind, tokenizers):
     tokenizer = tokenizers[kind]
-    table = encode(["Qq 환아"], tokenizer, 16, WordRule())
+    table = encode(["mite 환아"], tokenizer, 16, WordRule())
     first = rows(table, "word_start")[0][0]
     names = tokenizer.convert_ids_to_tokens(rows(table, "input_ids")[0])
     assert names[first - 1] == "▁"
@@ -157,7 +181,9 @@ def test_without_cls_the_first_word_starts_at_zero(tokenizers):
 def test_a_token_that_stands_for_no_characters_hides_no_word():
     tokens = Ragged.of_lengths(np.array([5, 6, 7]), np.array([3]))
     offsets = np.array([[0, 2], [0, 0], [3, 5]])
-    spans = script_spans(["ab cd"], WordRule(), tokens, offsets, np.array([3]), Meaningless([], []))
+    words = [find_words("ab cd", WordRule())]
+    none = Meaningless([], [], [])
+    spans = script_spans(["ab cd"], words, tokens, offsets, np.array([3]), none)
     assert (spans.start.tolist(), spans.end.tolist()) == ([0, 2], [2, 3])
 
 
@@ -167,10 +193,66 @@ def test_a_special_token_spelled_out_in_a_note_is_no_word(tokenizers):
 
 
 def test_texts_without_words_and_no_texts_at_all_work(tokenizers):
-    for rule in (WordRule("script"), WordRule("paper")):
-        table = encode(["환아 3일", "", " "], tokenizers["wordpiece"], 16, rule)
+    for rule, separate in product((WordRule("script"), WordRule("paper")), (False, True)):
+        table = encode(["환아 3일", "", " "], tokenizers["wordpiece"], 16, rule, separate)
         assert rows(table, "word_start") == [[], [], []]
-        assert encode([], tokenizers["wordpiece"], 16, rule).num_rows == 0
+        assert encode([], tokenizers["wordpiece"], 16, rule, separate).num_rows == 0
+
+
+# ------------------------------------------------------------- attached particles, unknown words
+
+
+@pytest.mark.parametrize("text", ["vomiting으로 내원", "환아vomiting", "환vomiting으로"])
+def test_a_word_with_a_particle_is_unknown_to_a_wordpiece_unless_separated(text, english):
+    attached = encode([text], english, 16, WordRule())
+    assert [rows(attached, c) for c in ("word_start", "word_end")] == [[[-2]], [[-2]]]
+    table = encode([text], english, 16, WordRule(), separate=True)
+    ((start,),), ((end,),) = rows(table, "word_start"), rows(table, "word_end")
+    assert english.convert_ids_to_tokens(rows(table, "input_ids")[0][start:end]) == [
+        "vomit",
+        "##ing",
+    ]
+
+
+def test_separated_words_keep_their_number_and_order(english):
+    text = "fever로 vomiting으로, 환아fever qq로"
+    table = encode([text], english, 32, WordRule(), separate=True)
+    (starts,), (ends,) = rows(table, "word_start"), rows(table, "word_end")
+    ids = rows(table, "input_ids")[0]
+    spelled = [english.convert_ids_to_tokens(ids[a:b]) for a, b in zip(starts, ends)]
+    assert spelled[:3] == [["fever"], ["vomit", "##ing"], ["fever"]]
+    assert (starts[3], ends[3]) == (-2, -2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None)
+@given(texts=texts, max_length=st.integers(4, 40))
+def test_a_separated_text_is_encoded_as_if_it_were_written_so(kind, texts, max_length, tokenizers):
+    tokenizer = tokenizers[kind]
+    table = encode(texts, tokenizer, max_length, WordRule(), separate=True)
+    spaced = [separated(text, find_words(text, WordRule()))[0] for text in texts]
+    assert table == encode(spaced, tokenizer, max_length, WordRule())
+    found = [len(find_words(text, WordRule())) for text in texts]
+    assert [len(starts) for starts in rows(table, "word_start")] == found
+
+
+def test_the_paper_rule_knows_no_separation_and_no_unknown_words(english):
+    texts = ["fever로 qq vomiting 환아"]
+    plain = encode(texts, english, 16, WordRule("paper"))
+    assert encode(texts, english, 16, WordRule("paper"), separate=True) == plain
+    assert rows(plain, "word_start") == [[2, 3]]
+
+
+def test_a_word_cut_by_the_limit_is_cut_off_even_if_it_is_unknown(english):
+    table = encode(["fever fever qq"], english, 4, WordRule())
+    assert rows(table, "word_start") == [[1, 2, -1]]
+
+
+def test_a_tokeniser_without_an_unknown_token_knows_every_word(tokenizers):
+    backend = tokenizers["byte-level BPE, trimmed"].backend_tokenizer
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
+    assert tokenizer.unk_token_id is None
+    assert min(rows(encode(["qq로 fever"], tokenizer, 32, WordRule()), "word_start")[0]) >= 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -242,17 +324,28 @@ def test_notes_are_tokenised_once(make_notes, tokenizers, tmp_path, monkeypatch,
         {"max_length": 25},
         {"rule": WordRule("paper")},
         {"rule": WordRule(script="Hangul")},
+        {"separate": True},
     ],
 )
 def test_whatever_changes_the_result_changes_the_file(
     changed, make_notes, tokenizers, tmp_path, samples
 ):
     usual = {"fingerprint": "one", "kind": "wordpiece", "max_length": 24, "rule": WordRule()}
+    usual["separate"] = False
     for options in (usual, usual | changed):
         notes = make_notes(samples, fingerprint=options["fingerprint"])
         kind, length, rule = options["kind"], options["max_length"], options["rule"]
-        encoded(notes, tokenizers[kind], length, rule, tmp_path)
+        encoded(notes, tokenizers[kind], length, rule, tmp_path, options["separate"])
     assert len(list((tmp_path / "encodings").iterdir())) == 2
+
+
+def test_under_the_paper_rule_both_ways_to_read_share_a_file(
+    make_notes, tokenizers, tmp_path, samples
+):
+    for separate in (False, True):
+        notes, rule = make_notes(samples), WordRule("paper")
+        encoded(notes, tokenizers["wordpiece"], 24, rule, tmp_path, separate)
+    only_file(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "noise", "text"])
@@ -322,7 +415,10 @@ def test_a_full_disk_is_an_input_error_and_leaves_nothing(
 def test_words_are_those_that_both_models_have_whole(make_notes, tokenizers, tmp_path, samples):
     student, teacher = tokenizers["wordpiece"], tokenizers["byte-level BPE, trimmed"]
     notes = EncodedNotes.build(make_notes(samples), student, teacher, 40, WordRule(), tmp_path)
-    sides = [encode(samples, t, 40, WordRule()) for t in (student, teacher)]
+    sides = [
+        encode(samples, student, 40, WordRule()),
+        encode(samples, teacher, 40, WordRule(), separate=True),
+    ]
     for row in range(len(samples)):
         spans = zip(*(rows(side, c)[row] for side in sides for c in ("word_start", "word_end")))
         expected = [list(span) for span in spans if min(span) >= 0]
@@ -330,6 +426,29 @@ def test_words_are_those_that_both_models_have_whole(make_notes, tokenizers, tmp
     found = [len(find_words(text, WordRule())) for text in samples]
     assert notes.words_found.tolist() == found
     assert notes.words.lengths.sum() < sum(found)
+
+
+def test_only_the_teacher_reads_words_apart_from_their_particles(
+    make_notes, korean, english, tmp_path
+):
+    text = "환아vomiting으로"
+    notes = EncodedNotes.build(make_notes([text]), korean, english, 16, WordRule(), tmp_path)
+    assert notes.student.flat().tolist() == korean(text)["input_ids"]
+    assert korean.tokenize(text) == ["환", "##아", "##vomit", "##ing", "##으", "##로"]
+    assert notes.teacher.flat().tolist() == english("환아 vomiting 으로")["input_ids"]
+    assert english.tokenize("환아 vomiting 으로") == ["[UNK]", "vomit", "##ing", "[UNK]"]
+    assert notes.words.flat().tolist() == [[3, 5, 2, 4]]
+
+
+def test_words_unknown_to_a_side_are_lost_and_counted_once(make_notes, korean, english, tmp_path):
+    texts = ["fever qq fever환 fever", "환아", "vomiting환 qq"]
+    notes = EncodedNotes.build(make_notes(texts), korean, english, 16, WordRule(), tmp_path)
+    assert notes.words_found.tolist() == [4, 0, 2]
+    assert notes.words_unknown.tolist() == [[1, 1], [0, 0], [1, 1]]
+    assert notes.words.lengths.tolist() == [2, 0, 0]
+    assert notes.words.flat()[:, 0].tolist() == [1, 4]
+    others = replace(notes, splits=np.array(["a", "a", "b"])).split("b")
+    assert others.words_unknown.tolist() == [[1, 1]]
 
 
 def test_without_a_teacher_there_are_no_words(make_notes, tokenizers, tmp_path, samples):

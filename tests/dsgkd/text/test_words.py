@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsgkd.errors import InputError
-from dsgkd.text.words import WordRule, find_words
+from dsgkd.text.words import WordRule, find_words, separated
 
 PIECES = [
     *("fever", "x", "V", "S", "é", "e\u0301", "Ⅳ", "3", "38", "₂", "ﬁ", "Ａ"),
@@ -84,6 +84,46 @@ def test_script_words_are_ordered_runs_with_a_letter_that_nothing_could_be_added
     letters = {m.start() for m in regex.finditer(r"\p{Script=Latin}", text)}
     covered = {i for start, end in spans for i in range(start, end)}
     assert letters <= covered
+
+
+def apart(text: str, rule: WordRule = WordRule()) -> str:  # noqa: B008
+    return separated(text, find_words(text, rule))[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("vomiting으로 내원", "vomiting 으로 내원"),
+        ("환아fever", "환아 fever"),
+        ("a로b를c", "a 로 b 를 c"),
+        ("熱fever熱, サーバーDBの", "熱 fever 熱, サーバー DB の"),
+        ("IV3회 x-ray상 TNFα हिन्दीfever", "IV3 회 x-ray 상 TNF α हिन्दी fever"),
+        ("fever, (ER)에서 /fever- 3일 38.5도", "fever, (ER)에서 /fever- 3일 38.5도"),
+        ("5µg fever😀 _a_ café", "5µg fever😀 _a_ café"),
+        ("fever 환아", "fever 환아"),
+        ("", ""),
+    ],
+)
+def test_words_are_separated_from_letters_of_other_scripts_and_from_nothing_else(text, expected):
+    assert apart(text) == expected
+
+
+def test_words_of_any_script_are_separated():
+    assert apart("fever로 жар로", WordRule(script="Cyrillic")) == "fever로 жар 로"
+    assert apart("AとB", WordRule(script="Hiragana")) == "A と B"
+
+
+@given(texts)
+def test_separating_adds_only_spaces_and_keeps_every_word(text):
+    found = find_words(text, WordRule())
+    spaced, spans = separated(text, found)
+    assert [spaced[a:b] for a, b in spans] == [text[a:b] for a, b in found]
+    assert find_words(spaced, WordRule()) == spans
+    assert spaced.replace(" ", "") == text.replace(" ", "")
+    assert separated(spaced, spans) == (spaced, spans)
+    for start, end in spans:
+        for neighbour in (spaced[start - 1 : start], spaced[end : end + 1]):
+            assert not regex.match(r"[\p{Hangul}\p{Han}\p{Hiragana}\p{Cyrillic}]", neighbour)
 
 
 @pytest.mark.parametrize("script", ["Klingon", "", "Latin}|.|\\p{Han", "^Latin"])

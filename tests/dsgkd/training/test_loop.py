@@ -74,7 +74,7 @@ def disturb() -> None:
 def test_the_loss_falls_on_an_easy_task(
     make_config: MakeConfig, cache: Path, tmp_path: Path
 ) -> None:
-    config = make_config("still-student", optimisation={"epochs": 12, "encoder_lr": 5e-3})
+    config = make_config("still-student", optimisation={"epochs": 10})
 
     results = list(train(open_run(config, cache), tmp_path))
 
@@ -103,10 +103,7 @@ def test_a_run_that_is_closed_after_an_epoch_goes_on_bit_for_bit(
     assert facts(before + after) == facts(expected)
     assert_same_weights(weights(second), weights(whole))
     for file in (BEST, LAST):
-        stored, wanted = (load_state(tmp_path / name / file) for name in ("cut", "whole"))
-        for state in (stored, wanted):
-            state.get("progress", {}).pop("seconds", None)
-        assert repr(stored) == repr(wanted)
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -417,7 +414,7 @@ def test_the_papers_preset_runs_from_end_to_end_at_its_fixed_length(
     make_config: MakeConfig, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = paper_preset(make_config("long-student", "long-teacher"))
-    config = replace(config, optimisation=replace(config.optimisation, epochs=2))
+    config = replace(config, optimisation=replace(config.optimisation, epochs=1))
     shapes = set()
 
     def see(batch: Batch) -> None:
@@ -430,7 +427,7 @@ def test_the_papers_preset_runs_from_end_to_end_at_its_fixed_length(
 
     assert shapes == {(384, 384)}
     assert len(run.distiller.projections) == 0
-    assert results[-1].step == 4
+    assert results[-1].step == 2
     assert results[-1].threshold == pytest.approx(20 / 41)  # the share of urgent notes
     assert all(value > 0 for value in results[-1].train.values())
 
@@ -440,7 +437,11 @@ def test_a_checkpoint_holds_no_text_and_no_name_of_a_note(
 ) -> None:
     run = open_run(make_config(teacher="teacher", optimisation={"checkpoint_steps": 2}), cache)
     list(train(run, tmp_path))
-    words = {word for line in notes_csv.read_text().splitlines()[1:] for word in line.split(",")[1].split()}
+    words = {
+        word
+        for line in notes_csv.read_text().splitlines()[1:]
+        for word in line.split(",")[1].split()
+    }
     secrets = {*words, *run.notes.example_ids, "note-"}
     spellings = {s.encode() for s in secrets} | {json.dumps(s).strip('"').encode() for s in secrets}
 

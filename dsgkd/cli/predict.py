@@ -1,0 +1,65 @@
+"""Classify notes with a trained student.
+
+Reads CSV, Parquet or JSON lines, or `-` for standard input (CSV with a header, or one text a
+line). Writes the row number, the id if there is one, the class and the probability of each class,
+never the text: as CSV to standard output, or as CSV or Parquet to --out.
+
+Example:
+  dsgkd predict --model runs/first/model notes.csv --out predictions.parquet
+  echo "상기 환아 3 times vomiting" | dsgkd predict --model runs/first/model -
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from dsgkd.cli.flags import parser_of
+from dsgkd.cli.predicting import class_probabilities
+from dsgkd.errors import InputError
+from dsgkd.models.attention import attention_for
+from dsgkd.models.student import load_student
+from dsgkd.text.sources import read_texts
+
+
+def run(arguments: list[str]) -> None:
+    """Run `dsgkd predict`."""
+    parser = parser_of(__doc__ or "", "dsgkd predict")
+    parser.add_argument("input", metavar="INPUT", help="file of notes, or - for standard input")
+    parser.add_argument("--model", required=True, metavar="FOLDER", help="a trained student")
+    parser.add_argument("--text", metavar="COLUMN", help="column of the text [found by name]")
+    parser.add_argument("--out", metavar="FILE", help=".csv or .parquet [standard output, CSV]")
+    flags = parser.parse_args(arguments)
+    if flags.out and Path(flags.out).suffix not in (".csv", ".parquet"):
+        raise InputError(flags.out, "neither .csv nor .parquet", "choose one of the two endings")
+
+    student, tokenizer, card = load_student(Path(flags.model), attention_for("cpu"))
+    texts = read_texts(flags.input, flags.text).to_pandas()
+    probability = class_probabilities(student, tokenizer, texts["text"].tolist(), card.max_length)
+    if len(card.label_names) == 2:
+        chosen = (probability[:, 1] >= card.threshold).astype(int)
+    else:
+        chosen = probability.argmax(1)
+    frame = pd.DataFrame({"row": texts["row"]})
+    if texts["id"].notna().any():
+        frame["id"] = texts["id"]
+    frame["class"] = [card.label_names[index] for index in chosen]
+    for index, name in enumerate(card.label_names):
+        frame[f"probability {name}"] = probability[:, index]
+    _write(frame, flags.out)
+
+
+def _write(frame: pd.DataFrame, path: str | None) -> None:
+    try:
+        if path is None:
+            frame.to_csv(sys.stdout, index=False, float_format="%.6f")
+        elif path.endswith(".parquet"):
+            frame.to_parquet(path, index=False)
+        else:
+            frame.to_csv(path, index=False, float_format="%.6f")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(
+            str(path), error.strerror or "not writable", "choose another --out"
+        ) from error

@@ -1,0 +1,18 @@
+"""Which names do models have? Importing this costs nothing, so that `--help` is quick."""
+
+HUB_MODELS = {
+    "kobert": "kykim/bert-kor-base",
+    "bert": "bert-base-uncased",
+    "mbert": "bert-base-multilingual-uncased",
+    "cbert": "emilyalsentzer/Bio_ClinicalBERT",
+    "roberta": "roberta-base",
+    "bio_roberta": "allenai/biomed_roberta_base",
+    "bio_mbert": "StivenLancheros/mBERT-base-Biomedical-NER",
+}
+"""The reference's names and the hub ids behind them."""
+
+TINY_MODELS = ("tiny-ko", "tiny-en-med")
+"""Pre-trained on the spot from the embedded world; see `dsgkd.models.tiny`."""
+
+CORPUS_PREFIX = "corpus:"
+"""`corpus:PATH` names a small model that is pre-trained on the spot from the text under PATH."""
