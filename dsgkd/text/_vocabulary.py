@@ -59,9 +59,6 @@ MANNERS = _weights("""
 """)
 """First part of an invented term (- for none), and what it adds to the severity."""
 
-LOCATIONS = ("", "", "", "", "peri", "endo", "epi", "intra", "sub", "retro")
-"""Second part: where, often nothing; says nothing about severity."""
-
 ROOTS = dict(
     pair.split(":")
     for pair in _phrases("""
@@ -77,7 +74,19 @@ ROOTS = dict(
         trich:hair | cheil:mouth | gingiv:mouth | nas:nose
     """)
 )
-"""Third part: the organ, with the plain word for it; says nothing about severity."""
+"""Stem of an invented term: the organ, with the plain word for it."""
+
+STEM_SOUNDS = tuple(
+    _words(part)
+    for part in (
+        "b br c cr d dr f g gl k l m n p ph pl r s st t th tr v z",
+        "a e i o u y",
+        "b c d f g l m n p r t v z",
+        "a e i o u",
+        "b c d g l m n r s t v x",
+    )
+)
+"""Sounds from which further stems are made; they say nothing about severity."""
 
 SUFFIXES = _weights("""
     itis 0, osis -0.3, algia -1.5, ectasia -0.6, oma 0.1, orrhagia 1.6, orrhea -1, oplegia 1.7,

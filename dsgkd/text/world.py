@@ -45,13 +45,13 @@ class WorldConfig:
 
     seed: int = 17
     """Seed of everything; each kind of text has its own stream, so sizes do not interfere."""
-    conditions: int = 120
+    conditions: int = 250
     """Number of conditions that are named by invented terms."""
-    terms: int = 480
+    terms: int = 700
     """Number of English terms, the plain words (one condition each) among them."""
-    zipf: float = 0.5
+    zipf: float = 0.8
     """Exponent of the long tail: a term's frequency in the notes is rank ** -zipf."""
-    morphology: float = 0.5
+    morphology: float = 0.3
     """Correlation of a term's severity with what its parts tell about it, 0 to 1."""
     knowledge: float = 3.5
     """Weight of the terms in the label: log-odds per standard deviation of a note's severity."""
@@ -61,7 +61,7 @@ class WorldConfig:
     """Expected share of emergencies, 0 to 1."""
     wordless_share: float = 0.06
     """Share of notes without any English word, 0 to 1."""
-    train_notes: int = 800
+    train_notes: int = 1000
     """Number of labelled training notes."""
     validation_notes: int = 400
     """Number of labelled validation notes."""
@@ -119,8 +119,8 @@ def _terms(world: WorldConfig) -> tuple[_Term, ...]:
         _Term(name, world.conditions + number, severity, "general")
         for number, (name, severity) in enumerate(words.PLAIN_TERMS.items())
     ]
-    places = list(product(words.LOCATIONS, words.ROOTS))
-    place_of = rng.integers(0, len(places), world.conditions)
+    stems = _stems(world.conditions)
+    sites = rng.choice(list(words.ROOTS.values()), world.conditions)
     quantiles = (np.arange(world.conditions) + 0.5) / world.conditions
     severities = rng.permutation([NormalDist().inv_cdf(q) for q in quantiles])
 
@@ -135,19 +135,29 @@ def _terms(world: WorldConfig) -> tuple[_Term, ...]:
     )
     taken = set(words.PLAIN_TERMS)
     for condition, noise in zip(of_condition, rng.standard_normal(len(of_condition)), strict=True):
-        location, root = places[place_of[condition]]
-        wanted = world.morphology * severities[condition]
-        wanted += np.sqrt(1 - world.morphology**2) * noise
+        stem, severity = stems[condition], float(severities[condition])
+        wanted = world.morphology * severity + np.sqrt(1 - world.morphology**2) * noise
         for choice in np.argsort(np.abs(told - wanted), kind="stable"):
             manner, suffix = parts[choice]
-            name = f"{manner}{location}{root}{suffix}"
+            name = f"{manner}{stem}{suffix}"
             if name not in taken:
                 break
         taken.add(name)
-        severity = float(severities[condition])
-        invented.append(_Term(name, int(condition), severity, words.ROOTS[root]))
+        invented.append(_Term(name, int(condition), severity, str(sites[condition])))
     order = rng.permutation(len(invented))
     return (*plain, *(invented[i] for i in order))
+
+
+@lru_cache(maxsize=8)
+def _stems(count: int) -> tuple[str, ...]:
+    """The first so many stems: the organs', then invented ones. None is part of another."""
+    pick = _Picker(np.random.default_rng(0))
+    stems = list(words.ROOTS)
+    while len(stems) < count:
+        stem = "".join(pick(part) for part in words.STEM_SOUNDS)
+        if stem not in stems:
+            stems.append(stem)
+    return tuple(stems[:count])
 
 
 def _frequencies(world: WorldConfig) -> np.ndarray:
@@ -248,18 +258,19 @@ def korean_corpus(world: WorldConfig) -> list[str]:
     """Everyday Korean, phrases of clinic notes, and English words that are no term of the world."""
     pick = _Picker(_generator(world, 2))
     known = {term.name for term in _terms(world)}
+    stems = _stems(world.conditions)
     corpus = []
     for _ in range(world.korean_sentences):
         kind = pick.number(1, 100)
-        if kind <= 62:
+        if kind <= 50:
             text = _everyday(pick)
-        elif kind <= 70:
+        elif kind <= 56:
             text = f"{pick(words.WHENS)} {pick(words.WEATHER)}{pick(words.STATE_ENDINGS)}"
-        elif kind <= 78:
+        elif kind <= 62:
             text = _fill(pick(words.ENGLISH_LINES), a=pick(words.EVERYDAY_ENGLISH))
-        elif kind <= 86:
-            text = _fill(pick(words.WORD_BOOK_LINES), a=_scholarly(pick, known))
-        elif kind <= 92:
+        elif kind <= 80:
+            text = _fill(pick(words.WORD_BOOK_LINES), a=_scholarly(pick, stems, known))
+        elif kind <= 88:
             patient, onset = _opening(pick, _patient(pick))
             nouns = {"noun": pick(words.CLINIC_NOUNS), "noun2": pick(words.CLINIC_NOUNS)}
             text = _fill(pick(words.CLINIC_LINES), patient=patient, onset=onset, **nouns)
@@ -292,9 +303,9 @@ def _everyday(pick: _Picker) -> str:
     )
 
 
-def _scholarly(pick: _Picker, known: set[str]) -> str:
-    """A word from the same Greek and Latin parts as the terms, but none of them."""
-    parts = (tuple(words.MANNERS), words.LOCATIONS, tuple(words.ROOTS), tuple(words.SUFFIXES))
+def _scholarly(pick: _Picker, stems: Sequence[str], known: set[str]) -> str:
+    """A word from the same parts as the terms, but none of them."""
+    parts = (tuple(words.MANNERS), stems, tuple(words.SUFFIXES))
     while True:
         name = "".join(pick(part) for part in parts)
         if name not in known:

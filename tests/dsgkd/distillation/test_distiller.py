@@ -272,6 +272,16 @@ def test_the_paper_form_has_no_projection_and_needs_equal_widths(make_pair):
         make_pair(paper)
 
 
+def test_only_the_paper_form_drops_out_attention_and_compares_positions(make_pair):
+    paper, _ = make_pair(replace(BOTH, form="paper", mapping="last-2"), hidden_size=48)
+    standard, _ = make_pair()
+    assert paper.student_request.attention_dropout
+    assert not paper.teacher_request.attention_dropout
+    assert not standard.student_request.attention_dropout
+    assert paper.student_request.columns == paper.teacher_request.columns == "positions"
+    assert standard.student_request.columns == standard.teacher_request.columns == "words"
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

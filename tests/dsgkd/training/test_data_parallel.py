@@ -107,7 +107,7 @@ def together(config: RunConfig, cache: Path, tmp_path_factory: pytest.TempPathFa
         work, (config, cache, folder), nprocs=2, start_method="forkserver", join=False
     )
     try:
-        for _ in range(60):
+        for _ in range(120):
             if context.join(timeout=1):
                 return folder
         pytest.fail("the workers wait for each other")

@@ -380,6 +380,30 @@ def test_the_arms_of_a_comparison_differ_in_their_teacher_only(
     assert words["random"] != words["distilled"] != 0
 
 
+def test_what_is_drawn_between_opening_and_training_does_not_matter(
+    make_config: MakeConfig, cache: Path, tmp_path: Path
+) -> None:
+    losses = []
+    for name in ("undisturbed", "disturbed"):
+        run = open_run(make_config(), cache)
+        if name == "disturbed":
+            disturb()
+        losses.append(next(train(run, tmp_path / name)).train["loss"])
+
+    assert losses[0] == losses[1]
+
+
+def test_opening_a_run_leaves_the_generators_alike_whatever_the_teacher(
+    make_config: MakeConfig, cache: Path
+) -> None:
+    states = []
+    for teacher in ("", "teacher"):
+        open_run(make_config(teacher=teacher), cache)
+        states.append(torch.get_rng_state())
+
+    assert torch.equal(*states)
+
+
 def test_other_seeds_draw_other_heads_orders_and_random_teachers(
     make_config: MakeConfig, cache: Path
 ) -> None:
