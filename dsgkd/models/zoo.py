@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+import dsgkd.models.attention  # noqa: F401  (registers the functions that a model may ask for)
 from dsgkd.checkpoint import random_state, restore_random_state, seed_everything
 from dsgkd.errors import InputError
 from dsgkd.models.names import HUB_MODELS

@@ -150,28 +150,27 @@ TIMES = _phrases("""
 """)
 
 ENGLISH_TEMPLATES = (
-    "{age} with {a} {time} , {sign} , {disposition} .",
+    "{age} with {a} , {sign} , {disposition} .",
     "{adjective} {a} was diagnosed ; the {age} was {disposition} .",
     "presented with {a} {time} . triage {triage} . {disposition} .",
     "{site} : {adjective} {a} , {sign} , {disposition} .",
-    "{a} and {b} in a {age} : {sign} , {disposition} .",
     "the {age} developed {a} and was {disposition} , triage {triage} .",
-    "on examination {sign} ; {adjective} {a} , {site} .",
-    "most children with {a} are {disposition} .",
-    "{a} is usually {adjective} and patients are {disposition} .",
-    "mother reports {a} {time} , {sign} , category {triage} .",
-    "impression {a} , {b} . plan : {plan} , {plan2} .",
-    "{a} , {b} , {c} : {adjective} , plan : {plan} .",
-    "# {a} / {b} - {triage} - {plan}",
+    "on examination {sign} ; {adjective} {a} .",
+    "children with {a} are {disposition} .",
+    "{a} is {adjective} and patients are {disposition} .",
+    "mother reports {a} , {sign} , category {triage} .",
+    "impression {a} . plan : {plan} , {plan2} .",
+    "{a} : {adjective} , plan : {plan} .",
+    "{a} / {b} - {triage} - {plan}",
     "{a} , {plan} , {plan2}",
-    "{number} : {a} ( {adjective} ) , {number2} , {plan} .",
-    "{a} + {b} , {number} % , {triage} , {sign} .",
-    "cc : {a} . {number} / {number2} . {plan} , {disposition} .",
+    "{a} ( {adjective} ) , {plan} .",
+    "{a} , {number} % , {triage} , {sign} .",
+    "cc : {a} . {plan} , {disposition} .",
     "{adjective} {a} , {adjective2} {b} .",
-    "{a} -> {plan} , {b} -> {plan2} .",
-    "{sign} , {a} , {number} , {b} , {number2} , {plan} .",
+    "{a} -> {plan} .",
+    "{sign} , {a} , {plan} .",
 )
-"""`{a}`, `{b}`, `{c}`: terms; the others: cues of one severity level, or fillers."""
+"""`{a}`, `{b}`: terms; the others: cues of one severity level, or fillers."""
 
 # ---------------------------------------------------------------------- Korean clinic notes
 # `{a}`, `{b}`: terms; `{a}{이}`: with the particle 이 or 가.

@@ -45,11 +45,11 @@ class WorldConfig:
 
     seed: int = 17
     """Seed of everything; each kind of text has its own stream, so sizes do not interfere."""
-    conditions: int = 250
+    conditions: int = 150
     """Number of conditions that are named by invented terms."""
-    terms: int = 700
+    terms: int = 400
     """Number of English terms, the plain words (one condition each) among them."""
-    zipf: float = 0.8
+    zipf: float = 0.6
     """Exponent of the long tail: a term's frequency in the notes is rank ** -zipf."""
     morphology: float = 0.3
     """Correlation of a term's severity with what its parts tell about it, 0 to 1."""
@@ -216,24 +216,23 @@ def english_corpus(world: WorldConfig) -> list[str]:
     rest = rng.choice(world.terms, n - counts.sum(), p=_frequencies(world))
     first = rng.permutation(np.concatenate([np.repeat(np.arange(world.terms), counts), rest]))
 
-    # The other terms of a note are about as severe as the first.
+    # The other term of a note is about as severe as the first.
     severity = np.array([term.severity for term in known])
     by_severity = np.argsort(severity, kind="stable")
     rank = np.empty_like(by_severity)
     rank[by_severity] = np.arange(world.terms)
-    near = rank[first][:, None] + rng.normal(0, 0.05 * world.terms, (n, 2)).astype(int)
+    near = rank[first] + rng.normal(0, 0.05 * world.terms, n).astype(int)
     others = by_severity[np.clip(near, 0, world.terms - 1)]
 
     noisy = severity[first] + rng.normal(0, 0.3, n)
     levels = np.searchsorted([-1.2, -0.4, 0.4, 1.2], noisy)
     pick = _Picker(rng)
     corpus = []
-    for subject, (second, third), level in zip(first, others, levels, strict=True):
+    for subject, second, level in zip(first, others, levels, strict=True):
         corpus.append(
             pick(words.ENGLISH_TEMPLATES).format(
                 a=known[subject].name,
                 b=known[second].name,
-                c=known[third].name,
                 site=known[subject].site,
                 adjective=pick(words.ADJECTIVES[level]),
                 adjective2=pick(words.ADJECTIVES[level]),
@@ -245,7 +244,6 @@ def english_corpus(world: WorldConfig) -> list[str]:
                 age=pick(words.AGES),
                 time=pick(words.TIMES),
                 number=pick.number(1, 60),
-                number2=pick.number(1, 60),
             )
         )
     return corpus
