@@ -60,8 +60,10 @@ def main() -> None:
         seed=flags.seed,
         resume=flags.resume,
     )
+    study = Study(config)
+    study.check()
     with ray_session(config):
-        Study(config).run()
+        study.run()
     report(config)
 
 

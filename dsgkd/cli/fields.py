@@ -40,8 +40,9 @@ def add_field_flags(
 
 def override(config: T, flags: argparse.Namespace) -> T:
     """Return `config` with the fields replaced that the flags name."""
+    own = {f.name for f in fields(config) if not is_dataclass(getattr(config, f.name))}  # type: ignore[arg-type]
     for name, value in vars(flags).items():
-        if "." in name or (is_dataclass(config) and name in {f.name for f in fields(config)}):
+        if "." in name or name in own:
             config = _replaced(config, name.split("."), value)
     return config
 

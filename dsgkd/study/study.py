@@ -102,7 +102,7 @@ class StudyConfig:
 
 
 class Study:
-    """A study in its folder. `Study(config).run()` does all of it."""
+    """A study in its folder: `check()` needs no Ray, `run()` does all of it."""
 
     def __init__(self, config: StudyConfig, say: Say = print) -> None:
         self.config, self.say = config, say
@@ -111,22 +111,31 @@ class Study:
         self._attempts: Counter[str] = Counter()
         self._done: set[str] = set()
 
+    @property
+    def _models(self) -> tuple[str, ...]:
+        return (self.config.run.student.model, *self.config.teachers)
+
+    def check(self) -> None:
+        """Look at everything that the user gave, before anything is started.
+
+        Raises:
+            InputError: something cannot be used; no study was begun.
+        """
+        self._check_folder()
+        check_models(self._models, self.config.cache)
+        notes = open_table(self.config.run.data, self.config.run.world, self.config.cache)
+        self.say(f"{notes.name}: {_describe(notes)}")
+
     def run(self) -> None:
         """Run the study to its end; Ray must be initialised.
 
         Raises:
-            InputError: something the user gave cannot be used; nothing was written.
+            InputError: something the user gave cannot be used.
             KeyboardInterrupt: the user stopped it; the ledger is whole and it can be resumed.
         """
-        config, say = self.config, self.say
-        self._check_folder()
-        run = config.run
-        models = (run.student.model, *config.teachers)
-        check_models(models, config.cache)
+        config, say, run, models = self.config, self.say, self.config.run, self._models
         concurrent = self._concurrent()
-        notes = open_table(run.data, run.world, config.cache)
-        say(f"{notes.name}: {_describe(notes)}")
-        self._open(notes)
+        self._open(open_table(run.data, run.world, config.cache))
         build_models(models, config.cache, say)
         for teacher in config.teachers:
             distillation = replace(run.distillation, teacher=teacher)

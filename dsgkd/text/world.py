@@ -47,7 +47,7 @@ class WorldConfig:
     """Seed of everything; each kind of text has its own stream, so sizes do not interfere."""
     conditions: int = 150
     """Number of conditions that are named by invented terms."""
-    terms: int = 400
+    terms: int = 500
     """Number of English terms, the plain words (one condition each) among them."""
     zipf: float = 0.6
     """Exponent of the long tail: a term's frequency in the notes is rank ** -zipf."""
@@ -61,7 +61,7 @@ class WorldConfig:
     """Expected share of emergencies, 0 to 1."""
     wordless_share: float = 0.06
     """Share of notes without any English word, 0 to 1."""
-    train_notes: int = 1000
+    train_notes: int = 900
     """Number of labelled training notes."""
     validation_notes: int = 400
     """Number of labelled validation notes."""
