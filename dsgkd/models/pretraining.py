@@ -3,8 +3,8 @@
 From scratch a plain random start sits on its plateau for as long as small budgets last. This
 recipe leaves it within minutes: two layers, word vectors from a singular value decomposition of
 positive pointwise mutual information, sinusoidal positions, the unigram distribution as output
-bias, many small steps, and no dropout. Continued pre-training of any masked language model (the reference's `is_pt`)
-starts from its weights instead.
+bias, many small steps, and no dropout. Continued pre-training of any masked language model (the
+reference's `is_pt`) starts from its weights instead.
 """
 
 import hashlib

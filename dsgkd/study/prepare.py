@@ -93,18 +93,18 @@ def prepare_notes(run: RunConfig, cache: Path, say: Say) -> None:
 def wrong_way_round(
     notes: EncodedNotes, student_unknown: int | None, teacher_unknown: int | None
 ) -> bool:
-    """Whether the teacher reads the texts better, and the student the words to transfer.
+    """Whether the teacher reads the local language better, and the student the words to transfer.
 
-    A model reads better with fewer tokens, an unknown one counting as ten.
+    A model reads better with fewer tokens, an unknown one counting as ten. The local language is
+    what remains of the texts without those words.
     """
     if notes.teacher is None or not len(notes.words.flat()):
         return False
-    student_text = _reading_cost(notes.student.flat(), student_unknown)
-    teacher_text = _reading_cost(notes.teacher.flat(), teacher_unknown)
-    spans = notes.words.flat()  # [words, 4]
-    student_words = float(np.mean(spans[:, 1] - spans[:, 0]))
-    teacher_words = float(np.mean(spans[:, 3] - spans[:, 2]))
-    return teacher_text < student_text and student_words < teacher_words
+    spans = notes.words.flat()  # [words, 4]: student start, student end, teacher start, end
+    student_words, teacher_words = (spans[:, 1::2] - spans[:, ::2]).sum(0)
+    student_rest = _reading_cost(notes.student.flat(), student_unknown) - student_words
+    teacher_rest = _reading_cost(notes.teacher.flat(), teacher_unknown) - teacher_words
+    return bool(teacher_rest < student_rest and student_words < teacher_words)
 
 
 def _reading_cost(ids: np.ndarray, unknown: int | None) -> float:

@@ -34,10 +34,11 @@ class Recorder:
                 "objective": result["best_objective"],
             }
             self._metrics[spec.trial_id] += _epoch_rows(spec, result)
-        for split, measured in report.get("tested", {}).items():
-            if split != "validation" and result is not None:
-                key = _key(spec) | {"epoch": result["best_epoch"], "split": split}
-                self._metrics[spec.trial_id].append(key | {"step": result["step"]} | measured)
+        for split, measured in report["tested"].items() if result and "tested" in report else ():
+            # The best epoch's validation row may stand in an earlier attempt's file.
+            best = {"epoch": result["best_epoch"], "split": split}
+            if not any(best.items() <= row.items() for row in self._metrics[spec.trial_id]):
+                self._metrics[spec.trial_id].append(_key(spec) | best | measured)
         if self._metrics[spec.trial_id]:
             self._ledger.write(
                 "metrics", self._metrics[spec.trial_id], f"{spec.trial_id}-{spec.attempt}"

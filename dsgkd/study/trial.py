@@ -81,8 +81,7 @@ def trial_steps(spec: TrialSpec, workers: Workers | None = None) -> Iterator[Rep
                 "done": False,
                 **_cost(started, spec),
             }
-        if held is None:
-            held = {"epoch": spec.run.optimisation.epochs, "score": None, "result": None}
+        assert held is not None  # `train` yields at least the result of a finished run
         held |= {"tested": _finish(run, spec, folder, workers), "done": True}
         yield held | _cost(started, spec)
     except (InputError, DivergedError) as error:

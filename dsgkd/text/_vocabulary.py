@@ -94,7 +94,7 @@ SUFFIXES = _weights("""
     onecrosis 2, opathy -0.1, omalacia 0.1, ocele -0.6, odynia -1.3, oplasia -0.8, otrophy -1,
     orrhexis 1.9, othrombosis 1.5, ischemia 1.8, opruritus -1.9, oxerosis -1.6
 """)
-"""Last part of an invented term, and what it adds to the severity."""
+"""Last part of an invented term, the process, and what it adds to the severity."""
 
 # ----------------------------------------------------------------- English cues of severity
 # One line a level, from trivial to life-threatening.

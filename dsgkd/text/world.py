@@ -1,9 +1,10 @@
 """Which data does the platform run on when the user has none yet? A synthetic clinical world.
 
 Everything here is invented. A *condition* has a latent severity (about standard normal) and several
-English *terms*. A term is either a plain word ("cough") or put together from the parts of medical
-Greek and Latin (manner + location + organ + process, "haemopericarditis"); its manner and process
-tell part of its condition's severity, so that a term never seen before can partly be guessed.
+English *terms*. A term is either a plain word ("cough") or put together from a manner, the stem of
+its condition and a process, in the way of medical Greek and Latin ("haemocardiitis"). Stems say
+nothing about severity to those who do not know them; manner and process tell a little of it
+(`WorldConfig.morphology`).
 
 - `english_corpus`: notes in English in which every term stands among cues of its severity. A
   teacher can learn from it what the terms mean.
@@ -12,10 +13,12 @@ tell part of its condition's severity, so that a term never seen before can part
 - `labelled_notes`: Korean notes with English terms mixed in. The label, emergency or not, follows
   the severity of the terms (`WorldConfig.knowledge`), the vital signs and chance.
 
-A third of the term occurrences in the test notes are of terms that the training notes never use
-(`familiarity`): what they mean has to come from elsewhere, and that is what there is to be gained
-from a teacher. With `knowledge = 0` the texts are the same and the label follows the vital signs
-only: nothing is to be gained.
+A quarter of the term occurrences in the test notes are of terms that the training notes use twice
+at most, some never (`familiarity`). The labels tell little about those; a teacher that has read
+about them tells their severity without noise, and that is what there is to be gained from it. With
+`knowledge = 0` the texts are the same and the label follows the vital signs only: nothing is to be
+gained. The sizes are chosen so that two small models and a run of each method take seconds to a
+minute on one core.
 
 All functions are pure functions of the configuration.
 """
@@ -46,7 +49,7 @@ class WorldConfig:
     seed: int = 17
     """Seed of everything; each kind of text has its own stream, so sizes do not interfere."""
     conditions: int = 150
-    """Number of conditions that are named by invented terms."""
+    """Number of conditions that are named by invented terms, each with a stem of its own."""
     terms: int = 500
     """Number of English terms, the plain words (one condition each) among them."""
     zipf: float = 0.6
@@ -68,7 +71,7 @@ class WorldConfig:
     test_notes: int = 800
     """Number of labelled test notes."""
     english_sentences: int = 40_000
-    """Number of lines of the English corpus, about 12 words and signs each."""
+    """Number of lines of the English corpus, about 9 words and signs each."""
     mentions: int = 10
     """Least number of lines of the English corpus that are about a given term."""
     korean_sentences: int = 24_000
@@ -150,7 +153,7 @@ def _terms(world: WorldConfig) -> tuple[_Term, ...]:
 
 @lru_cache(maxsize=8)
 def _stems(count: int) -> tuple[str, ...]:
-    """The first so many stems: the organs', then invented ones. None is part of another."""
+    """The first so many stems, the same in every world: the organs', then invented ones."""
     pick = _Picker(np.random.default_rng(0))
     stems = list(words.ROOTS)
     while len(stems) < count:

@@ -75,15 +75,17 @@ class Progress:
     stale: dict[str, int] = field(default_factory=dict)
     """Measure -> epochs since it improved."""
     best_epoch: int = 0
-    best_threshold: float = 0.5
     finished: bool = False
+    last: dict[str, Any] | None = None
+    """The last `EpochResult`, so that a run that was finished can say so again."""
 
 
 def train(run: OpenRun, folder: Path, workers: Workers | None = None) -> Iterator[EpochResult]:
     """Train a student, yielding after every epoch.
 
     Goes on from `folder/last.safetensors` if there is one, bit for bit as if it had never
-    stopped (same machine, same number of workers). `folder/best.safetensors` holds the student's
+    stopped (same machine, same number of workers); if that run was finished, only its last result
+    is yielded again. `folder/best.safetensors` holds the student's
     weights of the epoch with the best objective.
 
     Args:
@@ -110,6 +112,8 @@ def train(run: OpenRun, folder: Path, workers: Workers | None = None) -> Iterato
     seed_everything(config.seed + 1_000_003 * workers.rank)
     if (folder / LAST).is_file():
         progress = _resume(folder, run, optimizer, schedule, workers)
+    if progress.finished and progress.last is not None:
+        yield EpochResult(**progress.last)
     model = workers.share(run.distiller, run.device)
 
     while progress.epoch < optimisation.epochs and not progress.finished:
@@ -201,7 +205,7 @@ def _finish_epoch(
         if measure not in progress.best or value > progress.best[measure]:
             progress.best[measure], progress.stale[measure] = value, 0
             if measure == selection.objective:
-                progress.best_epoch, progress.best_threshold = progress.epoch, threshold
+                progress.best_epoch = progress.epoch
         else:
             progress.stale[measure] += 1
     ran_out = all(progress.stale[m] >= selection.patience for m in selection.stop_when_stale)
@@ -209,7 +213,7 @@ def _finish_epoch(
     seconds = progress.seconds
     progress.step, progress.seconds, progress.losses = 0, 0.0, [0.0, 0.0, 0.0]
     classification, hidden, attention = terms
-    return EpochResult(
+    result = EpochResult(
         epoch=progress.epoch,
         step=progress.epoch * steps,
         train={
@@ -226,6 +230,8 @@ def _finish_epoch(
         best_objective=improvement(selection.objective, progress.best[selection.objective]),
         finished=progress.finished,
     )
+    progress.last = asdict(result)
+    return result
 
 
 def _optimizer(run: OpenRun, config: RunConfig) -> torch.optim.AdamW:

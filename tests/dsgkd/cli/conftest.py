@@ -28,4 +28,5 @@ def short(notes_csv: Path, zoo: Path) -> list[str]:
         *("--data", str(notes_csv), "--student", str(zoo / "student")),
         *("--teacher", str(zoo / "teacher"), "--max-length", "48", "--device", "cpu"),
         *("--optimisation.epochs", "2", "--optimisation.batch-size", "8"),
+        *("--optimisation.precision", "fp32"),
     ]

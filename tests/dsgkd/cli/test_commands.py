@@ -4,9 +4,8 @@ import sys
 
 import pandas as pd
 import pytest
-from transformers import pipeline
-
 from tiny_runs import KOREAN, MILD, URGENT
+from transformers import pipeline
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +61,7 @@ def test_training_goes_on_only_when_asked_to(run_cli, short, tmp_path):
 
 
 def test_evaluate_prints_the_measures_of_a_split(run_cli, trained, notes_csv):
-    code, out, _ = run_cli(
-        "evaluate", "--model", trained / "model", "--data", notes_csv, "--json"
-    )
+    code, out, _ = run_cli("evaluate", "--model", trained / "model", "--data", notes_csv, "--json")
     found = json.loads(out)
     assert code == 0
     assert found["notes"] == 9
@@ -117,7 +114,9 @@ def test_pretrain_makes_a_model_that_can_be_a_teacher(run_cli, short, tmp_path):
     )
     assert code == 0
     assert "held-out masked loss" in out
-    code, _, err = run_cli("train", *short, "--teacher", tmp_path / "model", "--out", tmp_path / "r")
+    code, _, err = run_cli(
+        "train", *short, "--teacher", tmp_path / "model", "--out", tmp_path / "r"
+    )
     assert code == 2  # two teachers were named
     assert "--teacher" in err
     teacherless = [flag for flag in short if flag not in ("--teacher", str(short[5]))]

@@ -1,0 +1,51 @@
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from dsgkd.study.space import SearchSpace
+from dsgkd.study.study import StudyConfig
+from dsgkd.training.run import RunConfig
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A Ray of this module's own, in a folder of its own."""
+    before = dict(os.environ)
+    os.environ.update({"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"})
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            address="local",
+            num_cpus=3,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            dashboard_port=0,
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+        yield
+        ray.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def make_study(make_config: Callable[..., RunConfig], zoo: Path, tmp_path: Path):
+    """Return a function that makes a study of a few seconds."""
+
+    def make(name: str = "small", **changes) -> StudyConfig:
+        settings = {
+            "run": make_config(optimisation={"epochs": 2}),
+            "teachers": (str(zoo / "teacher"),),
+            "space": SearchSpace(mappings=("uniform", "last-1")),
+            "trials": 3,
+            "confirm_seeds": 2,
+            "grace_epochs": 1,
+            "max_concurrent": 2,
+        }
+        return StudyConfig(name=name, out=tmp_path / "studies", **settings | changes)
+
+    return make
