@@ -33,12 +33,13 @@ class Recorder:
                 "best_epoch": result["best_epoch"],
                 "objective": result["best_objective"],
             }
-            self._metrics[spec.trial_id] += _epoch_rows(spec, result)
-        for split, measured in report["tested"].items() if result and "tested" in report else ():
-            # The best epoch's validation row may stand in an earlier attempt's file.
-            best = {"epoch": result["best_epoch"], "split": split}
-            if not any(best.items() <= row.items() for row in self._metrics[spec.trial_id]):
-                self._metrics[spec.trial_id].append(_key(spec) | best | measured)
+            rows = self._metrics[spec.trial_id]
+            rows += _epoch_rows(spec, result)
+            for split, measured in report.get("tested", {}).items():
+                # The best epoch's validation row may stand in an earlier attempt's file.
+                best = {"epoch": result["best_epoch"], "split": split}
+                if not any(best.items() <= row.items() for row in rows):
+                    rows.append(_key(spec) | best | measured)
         if self._metrics[spec.trial_id]:
             self._ledger.write(
                 "metrics", self._metrics[spec.trial_id], f"{spec.trial_id}-{spec.attempt}"
