@@ -21,18 +21,27 @@ from dataclasses import replace
 
 from dsgkd.cli.flags import add_data_flags, data_config, default_name, pick_models, run_command
 from dsgkd.cli.session import ray_session, studies_folder
+from dsgkd.distillation.distiller import DistillationConfig
+from dsgkd.models.student import StudentConfig
+from dsgkd.models.tiny import is_built_here
 from dsgkd.study.space import SearchSpace
 from dsgkd.study.study import Study, StudyConfig
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
 SPACE = SearchSpace(
-    encoder_lr=(1e-4, 2e-3),
+    encoder_lr=(1e-5, 2e-4),
     classifier_lr=(3e-4, 1e-2),
     alpha=(0.3, 10.0),
-    beta=(0.0, 0.0),
+    beta=(0.0, 0.0),  # the attention term is off unless --beta asks for it
     cs_max_len=(8, 16, 32),
     mappings=("uniform", "last-1", "last-2", "first-1", "uniform+emb"),
 )
+FIRST = OptimisationConfig(encoder_lr=5e-5, classifier_lr=3e-3, projection_lr=2e-3)
+"""The learning rates that every method tries first; of projections, always."""
+
+SMALL_SPACE = replace(SPACE, encoder_lr=(2e-4, 2e-3))
+SMALL_FIRST = replace(FIRST, encoder_lr=1e-3)
+"""Small models that were pre-trained on the spot want larger steps."""
 
 
 def main() -> None:
@@ -40,18 +49,23 @@ def main() -> None:
     flags = parser().parse_args()
     data = data_config(flags)
     student, teachers = pick_models(flags)
+    small = is_built_here(student)
     run = RunConfig(
         data=data,
+        student=StudentConfig(student),
+        distillation=DistillationConfig(alpha=3.0),
         max_length=flags.max_length,
-        optimisation=OptimisationConfig(epochs=flags.epochs, batch_size=flags.batch_size),
+        optimisation=replace(
+            SMALL_FIRST if small else FIRST, epochs=flags.epochs, batch_size=flags.batch_size
+        ),
         seed=flags.seed,
     )
     config = StudyConfig(
         name=flags.name or default_name("mlkd"),
         out=studies_folder(flags.out),
-        run=replace(run, student=replace(run.student, model=student)),
+        run=run,
         teachers=teachers,
-        space=replace(SPACE, beta=(0.0, flags.beta)),
+        space=replace(SMALL_SPACE if small else SPACE, beta=(0.0, flags.beta)),
         trials=flags.trials,
         confirm_seeds=flags.confirm_seeds,
         max_concurrent=flags.max_concurrent,
@@ -83,12 +97,12 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line; `dsgkd.cli.flags` explains the flags on data and models."""
     parser = add_data_flags(__doc__ or "", models=True)
     study = parser.add_argument_group("study")
-    study.add_argument("--trials", type=int, default=24, help="search trials in all [%(default)s]")
+    study.add_argument("--trials", type=int, default=12, help="search trials in all [%(default)s]")
     study.add_argument(
         "--confirm-seeds", type=int, default=5, help="fresh seeds for the best [%(default)s]"
     )
-    study.add_argument("--epochs", type=int, default=8, help="epochs at most [%(default)s]")
-    study.add_argument("--batch-size", type=int, default=32, help="notes in a step [%(default)s]")
+    study.add_argument("--epochs", type=int, default=10, help="epochs at most [%(default)s]")
+    study.add_argument("--batch-size", type=int, default=8, help="notes in a step [%(default)s]")
     study.add_argument("--max-length", type=int, default=128, help="tokens of a text [%(default)s]")
     study.add_argument(
         "--beta",

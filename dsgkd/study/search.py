@@ -8,6 +8,7 @@ study's folder is the only state: `optuna-dashboard` reads it, and resuming read
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from dsgkd.training.run import RunConfig
+
+# Multivariate, grouped TPE has been "experimental" for years; a study need not say so every time.
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 Suggest = Callable[[Trial, str], RunConfig]
 

@@ -8,6 +8,7 @@ runs read the test split.
 """
 
 import json
+import os
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ class StudyConfig:
     teachers: tuple[str, ...] = ("tiny-en-med",)
     """Domain models to choose from."""
     space: SearchSpace = field(default_factory=SearchSpace)
-    trials: int = 24
+    trials: int = 12
     """Search trials in all, shared equally by the methods."""
     confirm_seeds: int = 5
     """Fresh seeds with which each method's best configuration is trained again."""
@@ -122,8 +123,8 @@ class Study:
             InputError: something cannot be used; no study was begun.
         """
         self._check_folder()
-        check_models(self._models, self.config.cache)
         notes = open_table(self.config.run.data, self.config.run.world, self.config.cache)
+        check_models(self._models, self.config.cache)
         self.say(f"{notes.name}: {_describe(notes)}")
 
     def run(self) -> None:
@@ -160,14 +161,9 @@ class Study:
             raise InputError(
                 str(config.folder), "a folder with other files", "choose another --out or --name"
             )
-        probe = config.folder / ".writable"
-        try:
-            config.folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            reason = error.strerror or "it cannot be written"
-            raise InputError(str(config.folder), reason, "choose another --out") from error
+        nearest = next(path for path in (config.folder, *config.folder.parents) if path.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            raise InputError(str(nearest), "cannot be written into", "choose another --out")
 
     def _concurrent(self) -> int:
         """How many trials run at once: never more than fit, or Train trials would dead-lock."""
