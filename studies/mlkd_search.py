@@ -39,7 +39,7 @@ SPACE = SearchSpace(
 FIRST = OptimisationConfig(encoder_lr=5e-5, classifier_lr=3e-3, projection_lr=2e-3)
 """The learning rates that every method tries first; of projections, always."""
 
-SMALL_SPACE = replace(SPACE, encoder_lr=(2e-4, 2e-3))
+SMALL_SPACE = replace(SPACE, encoder_lr=(3e-4, 2e-3))
 SMALL_FIRST = replace(FIRST, encoder_lr=1e-3)
 """Small models that were pre-trained on the spot want larger steps."""
 
