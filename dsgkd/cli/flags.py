@@ -95,7 +95,7 @@ def model_flags(parser: argparse.ArgumentParser) -> None:
 
 def data_config(flags: argparse.Namespace) -> DataConfig:
     """Return what the data flags say."""
-    path = str(Path(flags.data).expanduser().absolute()) if flags.data else ""
+    path = str(Path(flags.data).expanduser().resolve()) if flags.data else ""
     return DataConfig(
         path=path,
         text=flags.text,
@@ -124,7 +124,7 @@ def pick_models(flags: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
 
 
 def _corpus(path: str) -> str:
-    return CORPUS_PREFIX + str(Path(path).expanduser().absolute())
+    return CORPUS_PREFIX + str(Path(path).expanduser().resolve())
 
 
 def default_name(prefix: str) -> str:
