@@ -94,12 +94,12 @@ BAD_DATA = {
     no_text_column: "--text",
     label_missing: "row",
     one_class: "class",
-    unseen_label: "7",
+    unseen_label: "not in 'train'",
     non_text_cells: "text",
     duplicate_ids: "id",
     wrong_encoding: "UTF-8",
     empty_split: "validation",
-    mismatched_lengths: "7",
+    mismatched_lengths: "y_val.csv",
 }
 
 
