@@ -106,7 +106,7 @@ def script_spans(
 def paper_spans(
     texts: Sequence[str], count_tokens: Callable[[list[str]], Array], kept: Array
 ) -> WordSpans:
-    """Count the tokens of words tokenised alone (METHOD.md section 1, Spans).
+    """Count the tokens of words tokenised alone (the DSG-KD reference).
 
     The scan stops at a word that starts where the text's tokens end, and an end beyond is cut to
     there. In a text of `max_length` tokens that is the paper's M - 1; in a shorter one it keeps a

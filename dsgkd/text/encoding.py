@@ -53,8 +53,8 @@ def encode(
         the right to `max_length` tokens; `word_start` and `word_end` list<int32>, the half-open
         token span of every word that the rule finds, in order. No span covers a special token.
         Under the `script` rule it is (-1, -1) where the word is not wholly inside, and (-2, -2)
-        where it is, but a part of it is the unknown token; under the `paper` rule (METHOD.md
-        section 1, Spans) it is (-1, -1) where the word does not start inside.
+        where it is, but a part of it is the unknown token; under the `paper` rule (as in the
+        DSG-KD reference) it is (-1, -1) where the word does not start inside.
 
     Raises:
         InputError: the tokeniser is not a fast one, or `max_length` leaves no room for text.

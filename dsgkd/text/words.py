@@ -51,7 +51,7 @@ def find_words(text: str, rule: WordRule) -> list[Span]:
     Under the `script` rule a word is a maximal run of letters of the script, their combining
     marks, and digits, joined by single inner hyphens, slashes and apostrophes, with at least one
     letter in it. Letters of any other script, such as a Korean particle attached to the word, end
-    it. Under the `paper` rule (METHOD.md section 1) it is an item of `text.split(" ")` that
+    it. Under the `paper` rule (the DSG-KD reference) it is an item of `text.split(" ")` that
     consists of ASCII letters only.
     """
     if rule.kind == "paper":
