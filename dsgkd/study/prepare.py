@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import ray
+from ray.exceptions import RayTaskError
 from ray.util.queue import Empty, Queue
 
+from dsgkd.errors import InputError
 from dsgkd.models.names import CORPUS_PREFIX
 from dsgkd.models.tiny import build, is_built_here, model_reference
 from dsgkd.models.zoo import depth, load_config, load_tokenizer
@@ -43,11 +45,18 @@ def build_models(models: Sequence[str], cache: Path, say: Say) -> None:
         return
     lines = Queue(actor_options={"num_cpus": 0})
     tasks = [_build.remote(model, cache, lines) for model in wanted]
-    while tasks:
-        _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=1)
-        _drain(lines, say)
-    ray.get([_build.remote(model, cache, lines) for model in wanted])
-    lines.shutdown()
+    pending = tasks
+    try:
+        while pending:
+            _, pending = ray.wait(pending, num_returns=len(pending), timeout=1)
+            _drain(lines, say)
+        ray.get(tasks)
+    except RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from None
+        raise
+    finally:
+        lines.shutdown()
 
 
 @ray.remote(num_cpus=1, max_retries=2)

@@ -124,7 +124,7 @@ class Search:
         elif state in ("failed", "complete"):
             trial.study.tell(trial, state=TrialState.FAIL)
 
-    def best(self, method: str, suggest_again: Suggest | None = None) -> RunConfig | None:
+    def best(self, method: str) -> RunConfig | None:
         """Return the best complete configuration of a method; None if no trial completed."""
         study = self._studies[method]
         complete: Sequence[optuna.trial.FrozenTrial] = study.get_trials(
@@ -134,4 +134,4 @@ class Search:
             return None
         best = max(complete, key=lambda trial: trial.value or 0.0)
         frozen = optuna.trial.FixedTrial(best.params)
-        return (suggest_again or self._suggest)(frozen, method)  # type: ignore[arg-type]
+        return self._suggest(frozen, method)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from dsgkd.checkpoint import (
 from dsgkd.errors import InputError
 from dsgkd.models.student import encoder_of
 from dsgkd.text.batches import Batch, steps_per_epoch, training_batches
+from dsgkd.text.encoding import EncodedNotes
 from dsgkd.training.evaluation import predict, validation_threshold
 from dsgkd.training.metrics import improvement, measures
 from dsgkd.training.run import OpenRun, RunConfig
@@ -185,7 +186,7 @@ def _step(
 
 def _finish_epoch(
     run: OpenRun,
-    validation: Any,
+    validation: EncodedNotes,
     terms: list[float],
     progress: Progress,
     steps: int,
