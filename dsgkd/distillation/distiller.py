@@ -138,29 +138,34 @@ class Distiller(nn.Module):
         """
         request = TapRequest() if taught is None else self.student_request
         output, learnt = forward_with_taps(self.student, batch.student, request)
+        # A part of the model, so in the run's own precision; only losses need float32.
+        projected = [
+            project(learnt.hidden[s])
+            for project, (s, _) in zip(self.projections if taught else (), self._hidden_pairs)
+        ]
         with torch.autocast(batch.labels.device.type, enabled=False):
             logits = output.logits[: len(batch.labels)].float()
             classification = F.cross_entropy(logits, batch.labels, reduction="sum") / examples
             hidden = attention = torch.zeros((), device=logits.device)
             if taught is not None:
                 if self._hidden_pairs:
-                    hidden = self.config.alpha * self._hidden(batch, learnt, taught, words)
+                    students = projected or [learnt.hidden[s] for s, _ in self._hidden_pairs]
+                    hidden = self.config.alpha * self._hidden(batch, students, taught, words)
                 if self._attention_pairs:
                     attention = self.config.beta * self._attention(batch, learnt, taught, words)
         return Losses(classification, hidden, attention)
 
     def _hidden(
-        self, batch: Batch, learnt: WordStates, taught: WordStates, words: Tensor | float
+        self, batch: Batch, students: list[Tensor], taught: WordStates, words: Tensor | float
     ) -> Tensor:
-        students = [learnt.hidden[s] for s, _ in self._hidden_pairs]
         teachers = [taught.hidden[t] for _, t in self._hidden_pairs]
         if self.config.form == "paper":
             return paper_hidden_loss(teachers, students, batch.word_mask, words)
-        projected = [project(state) for project, state in zip(self.projections, students)]
         standardised = [
             (state - mean) / scale
             for state, mean, scale in zip(teachers, self.teacher_mean, self.teacher_scale)
         ]
+        projected = [state.float() for state in students]
         return projected_hidden_loss(standardised, projected, batch.word_mask, words)
 
     def _attention(

@@ -2,9 +2,10 @@
 
 Two attention functions are registered with transformers' attention interface. `dsgkd_fused` is
 PyTorch's scaled dot-product attention; `dsgkd_plain` is matmul, softmax, matmul, which is the
-faster one on CPUs (`tests/benchmarks/bench_attention.py`). Both compute what they always compute
-and, while an `AttentionTap` is open, the softmaxed rows of the requested query tokens besides:
-[batch, heads, rows, length] instead of [batch, heads, length, length].
+faster one on CPUs (`make bench ONLY=attention`). Both compute what they always compute and, while
+an `AttentionTap` is open, pool the softmaxed rows of the words' tokens besides. Plain attention has
+these rows at hand, so that pooling is two small products; fused attention never shows them, so the
+rows of the words' tokens, and no others, are computed again.
 """
 
 from collections.abc import Callable
@@ -31,19 +32,23 @@ def attention_for(device: torch.device | str) -> str:
 
 @dataclass
 class AttentionTap:
-    """Collects softmaxed attention rows of chosen query tokens, one tensor a layer.
+    """Collects what chosen layers' attention says about the words of a batch.
 
-    Use as a context manager around one forward pass; afterwards `rows[i]` is
-    [batch, heads, rows, length] of the i-th attention layer, or None where not
-    wanted or not plain multi-head attention.
+    Use as a context manager around one forward pass; afterwards `rows[i]` is the mean attention
+    row of each word in the i-th attention layer, [batch, heads, words, length] (or [..., words]
+    with `columns`), float32, or None where not wanted or not plain multi-head attention.
     """
 
-    positions: Tensor
-    """Query tokens to read, [batch, rows] int64; unused places may repeat any token."""
+    pool: Tensor
+    """Averages tokens into words, [batch, words, length]."""
+    columns: Tensor | None
+    """Sums the columns of a word's tokens, [batch, length, words]; None: columns stay tokens."""
     layers: frozenset[int]
     """Attention layers to read, counted from 1."""
+    word_tokens: int | None = None
+    """The most tokens of words in one text; None: unknown, so that all tokens are read."""
     dropout: bool = False
-    """Apply the model's attention dropout to the rows in training mode, as the paper does."""
+    """Read the probabilities after the attention dropout of training mode, as the paper does."""
     rows: list[Tensor | None] = field(default_factory=list)
     _token: Token | None = None
 
@@ -55,7 +60,20 @@ class AttentionTap:
         assert self._token is not None
         _open_tap.reset(self._token)
 
-    def read(
+    @property
+    def wants_next(self) -> bool:
+        """Whether the layer that comes next is to be read."""
+        return len(self.rows) + 1 in self.layers
+
+    def skip(self) -> None:
+        """Pass over one attention layer."""
+        self.rows.append(None)
+
+    def read(self, probabilities: Tensor) -> None:
+        """Pool the whole probabilities of one layer, [batch, heads, length, length]."""
+        self._keep(self.pool, probabilities)
+
+    def compute(
         self,
         query: Tensor,  # [batch, heads, length, head width]
         key: Tensor,  # [batch, heads, length, head width]
@@ -63,22 +81,29 @@ class AttentionTap:
         scaling: float,
         dropout: float,
     ) -> None:
-        """Append the wanted rows of one attention layer."""
-        if len(self.rows) + 1 not in self.layers:
-            self.rows.append(None)
-            return
+        """Compute the rows of the words' tokens alone, where the layer itself keeps none."""
         heads, head_width = query.shape[1], query.shape[3]
-        index = self.positions[:, None, :, None]  # [batch, 1, rows, 1]
+        used = self.pool.sum(1) > 0  # [batch, length]
+        order = used.int().argsort(dim=1, descending=True, stable=True)
+        tokens = order[:, : self.word_tokens]  # [batch, rows]
+        index = tokens[:, None, :, None]
         wanted = query.gather(2, index.expand(-1, heads, -1, head_width))
         # Softmax in float32 whatever the autocast, because the loss compares small probabilities.
         with torch.autocast(query.device.type, enabled=False):
             scores = wanted.float() @ key.float().transpose(2, 3) * scaling
             if mask is not None:
                 scores = _masked(scores, mask, index)
-            probabilities = scores.softmax(-1)
-        if self.dropout and dropout:
-            probabilities = F.dropout(probabilities, dropout)
-        self.rows.append(probabilities)
+            probabilities = scores.softmax(-1)  # [batch, heads, rows, length]
+            if self.dropout:
+                probabilities = F.dropout(probabilities, dropout)
+            row_pool = self.pool.gather(2, tokens[:, None].expand(-1, self.pool.shape[1], -1))
+            self._keep(row_pool, probabilities)
+
+    def _keep(self, pool: Tensor, probabilities: Tensor) -> None:
+        rows = pool.to(probabilities.dtype)[:, None] @ probabilities
+        if self.columns is not None:
+            rows = rows @ self.columns.to(rows.dtype)[:, None]
+        self.rows.append(rows.float())
 
 
 def _masked(scores: Tensor, mask: Tensor, index: Tensor) -> Tensor:
@@ -103,23 +128,46 @@ def _plain_attention(
     scores = query @ key.transpose(2, 3) * _scaling(query, scaling)
     if attention_mask is not None:
         scores = scores + attention_mask
-    probabilities = F.dropout(scores.softmax(-1), dropout, training=module.training)
-    return (probabilities @ value).transpose(1, 2).contiguous(), None
+    probabilities = scores.softmax(-1)
+    dropped = F.dropout(probabilities, dropout, training=module.training)
+    if (tap := _open_tap.get()) is not None:
+        tap.read(dropped if tap.dropout else probabilities) if tap.wants_next else tap.skip()
+    return (dropped @ value).transpose(1, 2).contiguous(), None
+
+
+def _fused_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> AttentionOutput:
+    tap = _open_tap.get()
+    if tap is not None and tap.wants_next:
+        tap.compute(query, key, attention_mask, _scaling(query, scaling), dropout)
+    elif tap is not None:
+        tap.skip()
+    return sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+    )
 
 
 def _scaling(query: Tensor, scaling: float | None) -> float:
     return query.shape[-1] ** -0.5 if scaling is None else scaling
 
 
-def _tapped(attention: Callable[..., AttentionOutput]) -> Callable[..., AttentionOutput]:
+def _multi_head(attention: Callable[..., AttentionOutput]) -> Callable[..., AttentionOutput]:
+    """Leave to PyTorch, untapped, what is not plain multi-head attention."""
+
     def forward(
         module: nn.Module,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         attention_mask: Tensor | None,
-        dropout: float = 0.0,
-        scaling: float | None = None,
         **kwargs: Any,
     ) -> AttentionOutput:
         # Heads that share keys, position biases and masks that are only implied (decoders).
@@ -128,19 +176,16 @@ def _tapped(attention: Callable[..., AttentionOutput]) -> Callable[..., Attentio
             or kwargs.get("position_bias") is not None
             or (attention_mask is None and getattr(module, "is_causal", False))
         )
-        tap = _open_tap.get()
-        if tap is not None and special:
-            tap.rows.append(None)
-        elif tap is not None:
-            tap.read(query, key, attention_mask, _scaling(query, scaling), dropout)
-        return (sdpa_attention_forward if special else attention)(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
+        if not special:
+            return attention(module, query, key, value, attention_mask, **kwargs)
+        if (tap := _open_tap.get()) is not None:
+            tap.skip()
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
     return forward
 
 
-AttentionInterface.register("dsgkd_fused", _tapped(sdpa_attention_forward))
+AttentionInterface.register("dsgkd_fused", _multi_head(_fused_attention))
 AttentionMaskInterface.register("dsgkd_fused", sdpa_mask)
-AttentionInterface.register("dsgkd_plain", _tapped(_plain_attention))
+AttentionInterface.register("dsgkd_plain", _multi_head(_plain_attention))
 AttentionMaskInterface.register("dsgkd_plain", eager_mask)

@@ -86,12 +86,14 @@ def forward_with_taps(model: nn.Module, side: Side, request: TapRequest) -> tupl
     pool = pooling_matrix(side.spans, side.input_ids.shape[1])  # [batch, words, length]
     attention: dict[int, Tensor] = {}
     if request.attention_layers:
-        positions = _word_tokens(pool)  # [batch, rows]
+        # Probability mass on a word is the sum over its tokens, not their mean.
+        columns = (pool > 0).float().transpose(1, 2) if request.columns == "words" else None
         layers = frozenset(request.attention_layers)
-        with AttentionTap(positions, layers, request.attention_dropout) as tap:
+        with AttentionTap(
+            pool, columns, layers, side.word_tokens, request.attention_dropout
+        ) as tap:
             output = run_model(model, *inputs)
-        with torch.autocast(pool.device.type, enabled=False):
-            attention = _pool_attention(tap, pool, positions, request, model)
+        attention = {layer: _rows(tap, layer, model) for layer in request.attention_layers}
     else:
         output = run_model(model, *inputs)
     with torch.autocast(pool.device.type, enabled=False):
@@ -101,26 +103,8 @@ def forward_with_taps(model: nn.Module, side: Side, request: TapRequest) -> tupl
     return output, WordStates(hidden, attention)
 
 
-def _word_tokens(pool: Tensor) -> Tensor:
-    """Return the positions of all tokens that belong to a word, [batch, rows], padded."""
-    used = pool.sum(1) > 0  # [batch, length]
-    rows = max(1, int(used.sum(1).max())) if len(used) else 1
-    return used.int().argsort(dim=1, descending=True, stable=True)[:, :rows]
-
-
-def _pool_attention(
-    tap: AttentionTap, pool: Tensor, positions: Tensor, request: TapRequest, model: nn.Module
-) -> dict[int, Tensor]:
-    row_pool = pool.gather(2, positions[:, None].expand(-1, pool.shape[1], -1))
-    pooled = {}
-    for layer in request.attention_layers:
-        rows = tap.rows[layer - 1] if layer <= len(tap.rows) else None
-        if rows is None:
-            raise InputError(type(model).__name__, "its attention cannot be read", "set beta to 0")
-        rows = row_pool[:, None] @ rows  # [batch, heads, words, length]
-        if request.columns == "words":
-            # Probability mass on a word is the sum over its tokens, not their mean.
-            columns = (pool > 0).float().transpose(1, 2)[:, None]  # [batch, 1, length, words]
-            rows = rows @ columns
-        pooled[layer] = rows
-    return pooled
+def _rows(tap: AttentionTap, layer: int, model: nn.Module) -> Tensor:
+    rows = tap.rows[layer - 1] if layer <= len(tap.rows) else None
+    if rows is None:
+        raise InputError(type(model).__name__, "its attention cannot be read", "set beta to 0")
+    return rows

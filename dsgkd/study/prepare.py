@@ -109,7 +109,7 @@ def wrong_way_round(
     """
     if notes.teacher is None or not len(notes.words.flat()):
         return False
-    spans = notes.words.flat()  # [words, 4]: student start, student end, teacher start, end
+    spans = notes.words.flat()[:, :4]  # student start, student end, teacher start, teacher end
     student_words, teacher_words = (spans[:, 1::2] - spans[:, ::2]).sum(0)
     student_rest = _reading_cost(notes.student.flat(), student_unknown) - student_words
     teacher_rest = _reading_cost(notes.teacher.flat(), teacher_unknown) - teacher_words

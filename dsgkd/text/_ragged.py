@@ -1,6 +1,6 @@
 """How are rows of unequal length kept flat, and gathered into a padded matrix without a loop?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,11 @@ class Ragged:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def __iter__(self) -> Iterator[Array]:
+        """Yield the values of each row, not copied."""
+        for start, length in zip(self.starts.tolist(), self.lengths.tolist()):
+            yield self.values[start : start + length]
 
     def take(self, rows: Array) -> "Ragged":
         """Select rows, in the order given."""

@@ -1,8 +1,8 @@
 """In which order do texts reach the models, and as which tensors?"""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,17 +22,21 @@ class _Movable:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
         """Return the same on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        moved = {
-            k: v if v is None else v.to(device, non_blocking=non_blocking) for k, v in moved.items()
-        }
-        return replace(self, **moved)  # type: ignore[type-var]
+        return self.each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
         """Return the same in page-locked memory, from which copies to a GPU are asynchronous."""
-        pinned = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        pinned = {k: v if v is None else v.pin_memory() for k, v in pinned.items()}
-        return replace(self, **pinned)  # type: ignore[type-var]
+        return self.each(Tensor.pin_memory)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return the same with `change` applied to every tensor in it."""
+        changed: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                changed[name] = change(value)
+            elif isinstance(value, _Movable):
+                changed[name] = value.each(change)
+        return replace(self, **changed)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,8 @@ class Side(_Movable):
     """1 for a token, 0 for padding: `[batch, length]` int64."""
     spans: Tensor
     """Half-open token spans of the words, [0, 0] where absent: `[batch, words, 2]` int64."""
+    word_tokens: int | None = None
+    """The most tokens of words in one text, known without asking the device; None: unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +59,16 @@ class Batch(_Movable):
 
     rows: Tensor
     """Position of each text in the `EncodedNotes`: `[batch]` int64."""
+    keys: Tensor
+    """Name of what the teacher reads of each text (`EncodedNotes.keys`): `[batch]` int64."""
     labels: Tensor
     """Class of each text: `[batch]` int64."""
     student: Side
     """The student's tokens."""
     teacher: Side | None
-    """The teacher's tokens."""
+    """The teacher's tokens; None where no teacher reads them."""
+    teacher_words: Tensor
+    """Position of each word among those that the teacher knows: `[batch, words]` int64."""
     word_mask: Tensor
     """Whether the word exists: `[batch, words]` bool."""
 
@@ -134,7 +144,7 @@ def _batch(
     mine = rows[rank::world_size]
     words = notes.words.take(mine)
     width = min(cs_max_len, int(notes.words.lengths[rows].max(initial=0)))
-    spans = torch.from_numpy(words.padded(width, 0).astype(np.int64))  # [batch, words, 4]
+    spans = torch.from_numpy(words.padded(width, 0).astype(np.int64))  # [batch, words, 5]
     mask = np.arange(width) < words.lengths[:, None]
 
     def side(tokens: Ragged, pad: int, spans: Tensor) -> Side:
@@ -147,13 +157,16 @@ def _batch(
         share = tokens.take(mine)
         ids = share.padded(length, pad).astype(np.int64)
         attention = (np.arange(length) < share.lengths[:, None]).astype(np.int64)
-        return Side(torch.from_numpy(ids), torch.from_numpy(attention), spans)
+        word_tokens = int((spans[..., 1] - spans[..., 0]).sum(1).max()) if spans.numel() else 0
+        return Side(torch.from_numpy(ids), torch.from_numpy(attention), spans, word_tokens)
 
     teacher = notes.teacher
     return Batch(
         rows=torch.from_numpy(mine.astype(np.int64)),
+        keys=torch.from_numpy(notes.keys[mine]),
         labels=torch.from_numpy(notes.labels[mine].astype(np.int64)),
         student=side(notes.student, notes.student_pad, spans[..., :2]),
-        teacher=None if teacher is None else side(teacher, notes.teacher_pad, spans[..., 2:]),
+        teacher=None if teacher is None else side(teacher, notes.teacher_pad, spans[..., 2:4]),
+        teacher_words=spans[..., 4],
         word_mask=torch.from_numpy(mask),
     )

@@ -163,7 +163,13 @@ class EncodedNotes:
     teacher: Ragged | None
     """The teacher's token ids."""
     words: Ragged
-    """Token spans of the transferable words: (student start, student end, teacher start, end)."""
+    """The transferable words: (student start, student end, teacher start, teacher end, position
+    among the words that the teacher knows)."""
+    teacher_words: Ragged
+    """Token spans of all words that the teacher knows, whatever the student: (start, end)."""
+    keys: Array
+    """Name of all that the teacher reads of each text, its tokens and its words: `[notes]` int64.
+    Equal keys, equal states, whatever the student, the cache and the order of the notes."""
     words_found: Array
     """How many words the rule finds in each text: `[notes]` int64."""
     words_unknown: Array
@@ -199,6 +205,7 @@ class EncodedNotes:
         if teacher_tokenizer is not None:
             teacher = encoded(notes, teacher_tokenizer, max_length, rule, cache, separate=True)
         words, words_unknown = _transferable(student, teacher)
+        teacher_words, keys = _read_by(teacher, len(student))
         return cls(
             example_ids=notes.table["example_id"].to_pylist(),
             group_ids=notes.table["group_id"].to_pylist(),
@@ -208,6 +215,8 @@ class EncodedNotes:
             student=Ragged.of_column(student["input_ids"]),
             teacher=None if teacher is None else Ragged.of_column(teacher["input_ids"]),
             words=words,
+            teacher_words=teacher_words,
+            keys=keys,
             words_found=Ragged.of_column(student["word_start"]).lengths,
             words_unknown=words_unknown,
             max_length=max_length,
@@ -222,6 +231,7 @@ class EncodedNotes:
         """Encode texts to predict on: no labels (all zero), no teacher, nothing stored."""
         table = encode(texts, tokenizer, max_length, WordRule())
         words, words_unknown = _transferable(table, None)
+        teacher_words, keys = _read_by(None, len(texts))
         return cls(
             example_ids=[""] * len(texts),
             group_ids=[None] * len(texts),
@@ -231,6 +241,8 @@ class EncodedNotes:
             student=Ragged.of_column(table["input_ids"]),
             teacher=None,
             words=words,
+            teacher_words=teacher_words,
+            keys=keys,
             words_found=Ragged.of_column(table["word_start"]).lengths,
             words_unknown=words_unknown,
             max_length=max_length,
@@ -250,6 +262,8 @@ class EncodedNotes:
             student=self.student.take(rows),
             teacher=None if self.teacher is None else self.teacher.take(rows),
             words=self.words.take(rows),
+            teacher_words=self.teacher_words.take(rows),
+            keys=self.keys[rows],
             words_found=self.words_found[rows],
             words_unknown=self.words_unknown[rows],
         )
@@ -272,7 +286,7 @@ def _transferable(student: pa.Table, teacher: pa.Table | None) -> tuple[Ragged, 
     """Keep the words for which both sides have a valid span; count the unknown ones per text."""
     if teacher is None:
         unknown = np.zeros((student.num_rows, 2), np.int64)
-        return Ragged.of_lengths(np.zeros((0, 4), np.int32), unknown[:, 0]), unknown
+        return Ragged.of_lengths(np.zeros((0, 5), np.int32), unknown[:, 0]), unknown
     columns = [table[name] for table in (student, teacher) for name in ("word_start", "word_end")]
     found = Ragged.of_column(columns[0])
     spans = np.stack([Ragged.of_column(column).flat() for column in columns], axis=1)
@@ -281,11 +295,33 @@ def _transferable(student: pa.Table, teacher: pa.Table | None) -> tuple[Ragged, 
     def per_text(which: Array) -> Array:
         return np.bincount(rows[which], minlength=len(found))
 
+    # A running number of the teacher's words, counted anew in each text.
+    known = np.concatenate([[0], np.cumsum(spans[:, 2] >= 0)])
+    position = known[:-1] - known[found.starts[rows]]
     valid = np.all(spans >= 0, axis=1)
     unknown = np.equal(spans[:, [2, 0]], UNKNOWN)  # [words, teacher and student]
     unknown[:, 1] &= ~unknown[:, 0]
     counts = np.stack([per_text(side) for side in unknown.T], axis=1)
-    return Ragged.of_lengths(spans[valid], per_text(valid)), counts
+    words = np.column_stack([spans, position])[valid].astype(np.int32)
+    return Ragged.of_lengths(words, per_text(valid)), counts
+
+
+def _read_by(teacher: pa.Table | None, texts: int) -> tuple[Ragged, Array]:
+    """Return the words that a teacher knows, and the key of all that it reads of each text."""
+    if teacher is None:
+        none = np.zeros(texts, np.int64)
+        return Ragged.of_lengths(np.zeros((0, 2), np.int32), none), none
+    starts = Ragged.of_column(teacher["word_start"])
+    spans = np.stack([starts.flat(), Ragged.of_column(teacher["word_end"]).flat()], axis=1)
+    known = spans[:, 0] >= 0
+    words = Ragged.of_lengths(spans[known], np.bincount(starts.rows()[known], minlength=texts))
+    tokens = Ragged.of_column(teacher["input_ids"])
+    keys = np.empty(texts, np.int64)
+    for row, (read, marked) in enumerate(zip(tokens, words, strict=True)):
+        digest = hashlib.blake2b(read.tobytes(), digest_size=8, salt=len(read).to_bytes(8, "big"))
+        digest.update(marked.tobytes())
+        keys[row] = int.from_bytes(digest.digest(), "big", signed=True)
+    return words, keys
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -98,13 +98,15 @@ def make_batch() -> Callable[..., Batch]:
                     spans[text, word] = torch.tensor([start, position])
                 end = min(length, position + int(rng.integers(2, 6)))
                 ids[text, :end] = torch.from_numpy(rng.integers(5, 60, end))
-            return Side(ids, (ids > 0).long(), spans)
+            return Side(ids, (ids > 0).long(), spans, int(spans.diff(dim=-1).sum((1, 2)).max()))
 
         return Batch(
             rows=torch.arange(len(words)),
+            keys=torch.arange(len(words)) + 1000 * seed,
             labels=torch.arange(len(words)) % 2,
             student=side(),
             teacher=side(),
+            teacher_words=torch.arange(width).repeat(len(words), 1),
             word_mask=torch.arange(width) < torch.tensor(words, dtype=torch.long)[:, None],
         )
 

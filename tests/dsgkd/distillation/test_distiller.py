@@ -1,4 +1,5 @@
 from dataclasses import replace
+from operator import itemgetter
 
 import pytest
 import torch
@@ -12,7 +13,6 @@ from dsgkd.distillation.teacher import LiveTeacher
 from dsgkd.errors import InputError
 from dsgkd.models.attention import AttentionTap
 from dsgkd.models.student import PaperClassifier
-from dsgkd.text.batches import Batch, Side
 
 BOTH = DistillationConfig("teacher", alpha=1.0, beta=1.0)
 
@@ -118,15 +118,7 @@ def test_an_empty_share_gives_zero_losses_and_zero_gradients_to_the_same_paramet
     if head == "paper":
         distiller.student = PaperClassifier(distiller.student.base_model, 2, 0.1)
     batch = make_batch()
-    empty = Batch(
-        batch.rows[:0],
-        batch.labels[:0],
-        *(
-            Side(side.input_ids[:0], side.attention_mask[:0], side.spans[:0])
-            for side in (batch.student, batch.teacher)
-        ),
-        batch.word_mask[:0],
-    )
+    empty = batch.each(itemgetter(slice(0)))
     if head == "standard":
         sum(losses_of(distiller, teacher, batch)).backward()
         expected = gradients(distiller).keys()
@@ -150,16 +142,7 @@ def test_two_workers_average_to_the_gradient_of_the_whole_batch(form, make_pair,
     whole = gradients(distiller)
     distiller.zero_grad()
     for rank in range(2):
-        take = slice(rank, None, 2)
-        share = Batch(
-            batch.rows[take],
-            batch.labels[take],
-            *(
-                Side(side.input_ids[take], side.attention_mask[take], side.spans[take])
-                for side in (batch.student, batch.teacher)
-            ),
-            batch.word_mask[take],
-        )
+        share = batch.each(itemgetter(slice(rank, None, 2)))
         (sum(losses_of(distiller, teacher, share, 6 / 2, 11 / 2)) / 2).backward()
     for name, gradient in gradients(distiller).items():
         torch.testing.assert_close(gradient, whole[name], rtol=1e-4, atol=1e-6)

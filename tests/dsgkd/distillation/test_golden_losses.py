@@ -99,9 +99,11 @@ def test_the_distiller_gives_the_golden_losses_and_gradients_through_the_taps(ca
     tokens = torch.ones(batch_size, length, dtype=torch.long)
     batch = Batch(
         rows=torch.arange(batch_size),
+        keys=torch.arange(batch_size),
         labels=golden["target"],
         student=Side(tokens, tokens, golden["student_span"]),
         teacher=Side(tokens, tokens, golden["teacher_span"]),
+        teacher_words=torch.arange(golden.mask.shape[1]).repeat(batch_size, 1),
         word_mask=golden.mask,
     )
     config = DistillationConfig("teacher", form="paper", mapping="uniform+emb", alpha=0.6, beta=0.2)

@@ -4,7 +4,7 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaM
 
 from dsgkd.errors import InputError
 from dsgkd.models.attention import AttentionTap, attention_for
-from dsgkd.models.taps import TapRequest, forward_with_taps
+from dsgkd.models.taps import TapRequest, forward_with_taps, pooling_matrix
 
 TAPPED = ("bert", "roberta", "electra", "distilbert", "modernbert")
 OURS = ("dsgkd_fused", "dsgkd_plain")
@@ -54,13 +54,13 @@ def test_without_an_open_tap_nothing_is_read(make_model, make_batch, monkeypatch
 
 def test_only_the_wanted_rows_of_the_wanted_layers_are_kept(make_model, make_batch):
     side = make_batch().student
-    positions = torch.tensor([[1, 2], [3, 3], [0, 5]])
-    with AttentionTap(positions, frozenset({2})) as tap:
+    pool = pooling_matrix(side.spans, 24)
+    with AttentionTap(pool, None, frozenset({2})) as tap:
         make_model()(input_ids=side.input_ids, attention_mask=side.attention_mask)
     first, second, third = tap.rows
     assert first is None
     assert third is None
-    assert second.shape == (3, 4, 2, 24)
+    assert second.shape == (3, 4, 3, 24)
 
 
 def test_rows_are_dropped_out_only_where_asked_and_in_training(make_model, make_batch):

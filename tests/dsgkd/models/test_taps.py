@@ -88,24 +88,22 @@ def test_columns_may_be_words_which_sum_the_mass_on_their_tokens(make_model, mak
     assert side.spans[0].diff(dim=-1).max() > 1  # where a sum is no mean
 
 
-def test_no_more_rows_are_read_than_a_text_has_tokens_in_words(make_model, make_batch, monkeypatch):
+def test_fused_attention_computes_no_more_rows_than_a_text_has_tokens_in_words(
+    make_model, make_batch, monkeypatch
+):
     side = make_batch((3, 1, 0)).student
     seen = []
-    read = AttentionTap.read
+    keep = AttentionTap._keep
 
-    def spy(tap, *inputs):
-        read(tap, *inputs)
-        seen.append(tap.rows[-1])
+    def spy(tap, pool, probabilities):
+        keep(tap, pool, probabilities)
+        seen.append(probabilities.shape)
 
-    monkeypatch.setattr(AttentionTap, "read", spy)
-    forward_with_taps(make_model(), side, TapRequest((), (1, 3)))
+    monkeypatch.setattr(AttentionTap, "_keep", spy)
+    forward_with_taps(make_model("bert", "dsgkd_fused"), side, TapRequest((), (1, 3)))
     most = int(side.spans.diff(dim=-1).sum((1, 2)).max())
     assert most < 12
-    assert [None if rows is None else rows.shape for rows in seen] == [
-        (3, 4, most, 24),
-        None,
-        (3, 4, most, 24),
-    ]
+    assert seen == [(3, 4, most, 24)] * 2
 
 
 def test_the_gradient_of_the_rows_reaches_the_attention_parameters(make_model, make_batch):
