@@ -6,11 +6,8 @@ the file's header, with a placeholder where a tensor stood. One file means one a
 checkpoint is there or it is not. Nothing is ever unpickled.
 """
 
-import contextlib
 import json
-import os
 import random
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from dsgkd.errors import InputError
+from dsgkd.files import whole_file
 
 State = dict[str, Any]
 
@@ -32,19 +30,13 @@ def save_state(path: Path, state: State) -> None:
     """
     tensors: dict[str, torch.Tensor] = {}
     skeleton = json.dumps(_pack(state, tensors))
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata={"state": skeleton})
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            save_file(tensors, temporary, metadata={"state": skeleton})
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or "the file could not be written"
         raise InputError(str(path), reason, "free space or choose another --out") from error
-    finally:  # on Ctrl-C too; after the rename there is nothing left to remove
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def load_state(path: Path) -> State:

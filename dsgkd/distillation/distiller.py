@@ -22,6 +22,7 @@ from dsgkd.models.taps import TapRequest, WordStates, forward_with_taps
 from dsgkd.text.batches import Batch
 
 Form = Literal["standard", "paper"]
+TeacherStore = Literal["auto", "live", "stored"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class DistillationConfig:
     """At most this many words of a text are transferred."""
     calibration_words: int = 2000
     """Words on which states are standardised and projections initialised."""
+    teacher_store: TeacherStore = "auto"
+    """`stored`: the teacher reads every text once, and its states are kept; `live`: it reads
+    every batch; `auto`: stored where it is worth it and fits the budget."""
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta"):

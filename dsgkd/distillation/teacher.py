@@ -1,14 +1,18 @@
 """What does the teacher say about the words of a batch?
 
-The loop asks through one small protocol and does not know whether a model answers on the spot.
+The loop asks through one small protocol and does not know whether a model answers on the spot or
+a store in which the same model's answers were kept.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
 
+from dsgkd.distillation.store.shard import DamagedShard
+from dsgkd.distillation.store.states import States
 from dsgkd.errors import InputError
 from dsgkd.models.taps import TapRequest, WordStates, forward_with_taps
 from dsgkd.text.batches import Batch
@@ -39,3 +43,27 @@ class LiveTeacher:
         device = batch.teacher.input_ids.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.autocast):
             return forward_with_taps(self.model, batch.teacher, self.request)[1]
+
+
+@dataclass(frozen=True)
+class StoredTeacher:
+    """A frozen encoder's answers, read from its store; the encoder need not be loaded."""
+
+    states: States
+    request: TapRequest
+    mend: Callable[[], object]
+    """Stores again what is missing; called when a file turns out to be damaged."""
+
+    def word_states(self, batch: Batch) -> WordStates:
+        """Look up the texts of the batch; a damaged shard is thrown away and computed anew.
+
+        Raises:
+            MissingStates: the batch has texts that were never stored.
+        """
+        try:
+            return self.states.read(batch, self.request)
+        except DamagedShard as damaged:
+            self.states.depot.discard(damaged.path)
+            self.states.reopen()
+            self.mend()
+            return self.states.read(batch, self.request)

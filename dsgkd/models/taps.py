@@ -4,8 +4,9 @@ One forward pass; no [length, length] tensor is stacked and no Python loop runs 
 word's state is the mean over its tokens, which is one batched product with a pooling matrix.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,19 @@ class WordStates:
     """Layer -> mean hidden state of each word, [batch, words, width]."""
     attention: dict[int, Tensor]
     """Layer -> mean attention row of each word, [batch, heads, words, length or words]."""
+
+    def to(self, device: torch.device, non_blocking: bool = True) -> Self:
+        """Return the same on another device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Return the same in page-locked memory, from which copies to a GPU are asynchronous."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        hidden = {layer: change(tensor) for layer, tensor in self.hidden.items()}
+        attention = {layer: change(tensor) for layer, tensor in self.attention.items()}
+        return type(self)(hidden, attention)
 
 
 def pooling_matrix(spans: Tensor, length: int) -> Tensor:

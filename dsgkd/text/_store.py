@@ -1,7 +1,5 @@
 """How is a table computed once, stored safely, and found again by any process?"""
 
-import os
-import uuid
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from dsgkd.errors import InputError
+from dsgkd.files import whole_file
 
 _CHECKSUM = b"crc32"
 
@@ -44,20 +43,17 @@ def _read(path: Path) -> pa.Table | None:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     table = table.replace_schema_metadata({_CHECKSUM: _checksum(table)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Readable by the owner only: token ids are the notes in another spelling.
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            with pa.ipc.new_file(file, table.schema) as writer:
-                writer.write_table(table)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with (
+            whole_file(path) as temporary,
+            pa.OSFile(str(temporary), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
+            writer.write_table(table)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         reason = error.strerror or "the file could not be written"
         raise InputError(str(path), reason, "free space or choose another --out") from error
 

@@ -128,6 +128,45 @@ def evaluation_batches(
         yield _batch(alone, rows, 0, rank, world_size, None)
 
 
+def teacher_batches(
+    notes: EncodedNotes, rows: Array, words: Array, tokens: int
+) -> Iterator[tuple[Array, Side]]:
+    """Yield what a teacher reads of some texts, of similar length together, longest first.
+
+    Args:
+        notes: the texts.
+        rows: which of them.
+        words: [notes], how many of the words that the teacher knows to mark in each.
+        tokens: the most tokens of a batch, padding included; one text may have more.
+
+    Yields:
+        The rows of the batch, and the teacher's side of it.
+    """
+    assert notes.teacher is not None
+    order = rows[np.argsort(-notes.teacher.lengths[rows], kind="stable")]
+    at = 0
+    while at < len(order):
+        length = _padded_length(int(notes.teacher.lengths[order[at]]), notes.max_length)
+        mine = order[at : at + max(1, tokens // length)]
+        marked = notes.teacher_words.take(mine)
+        marked = Ragged(marked.values, marked.starts, words[mine])
+        spans = torch.from_numpy(marked.padded(int(words[mine].max()), 0).astype(np.int64))
+        yield mine, _side(notes.teacher.take(mine), notes.teacher_pad, spans, length)
+        at += len(mine)
+
+
+def _padded_length(longest: int, max_length: int) -> int:
+    # A model may have no position beyond `max_length`, even for padding.
+    return min(-(-longest // _MULTIPLE) * _MULTIPLE, max_length)
+
+
+def _side(tokens: Ragged, pad: int, spans: Tensor, length: int) -> Side:
+    ids = tokens.padded(length, pad).astype(np.int64)
+    attention = (np.arange(length) < tokens.lengths[:, None]).astype(np.int64)
+    word_tokens = int((spans[..., 1] - spans[..., 0]).sum(1).max()) if spans.numel() else 0
+    return Side(torch.from_numpy(ids), torch.from_numpy(attention), spans, word_tokens)
+
+
 def _cut(order: Array, batch_size: int) -> list[Array]:
     return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
 
@@ -149,16 +188,10 @@ def _batch(
 
     def side(tokens: Ragged, pad: int, spans: Tensor) -> Side:
         longest = int(tokens.lengths[rows].max(initial=1))
-        # A model may have no position beyond `max_length`, even for padding.
-        rounded = min(-(-longest // _MULTIPLE) * _MULTIPLE, notes.max_length)
-        length = rounded if pad_to is None else pad_to
+        length = _padded_length(longest, notes.max_length) if pad_to is None else pad_to
         if longest > length:
             raise ValueError(f"pad_to {length} is shorter than a text of {longest} tokens")
-        share = tokens.take(mine)
-        ids = share.padded(length, pad).astype(np.int64)
-        attention = (np.arange(length) < share.lengths[:, None]).astype(np.int64)
-        word_tokens = int((spans[..., 1] - spans[..., 0]).sum(1).max()) if spans.numel() else 0
-        return Side(torch.from_numpy(ids), torch.from_numpy(attention), spans, word_tokens)
+        return _side(tokens.take(mine), pad, spans, length)
 
     teacher = notes.teacher
     return Batch(

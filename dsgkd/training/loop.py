@@ -6,7 +6,7 @@ a Tune actor, a Ray Train worker) decides what to do with the numbers and whethe
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from dsgkd.checkpoint import (
 )
 from dsgkd.errors import InputError
 from dsgkd.models.student import encoder_of
+from dsgkd.models.taps import WordStates
 from dsgkd.text.batches import Batch, steps_per_epoch, training_batches
 from dsgkd.text.encoding import EncodedNotes
 from dsgkd.training.evaluation import predict, validation_threshold
+from dsgkd.training.feed import feed
 from dsgkd.training.metrics import improvement, measures
 from dsgkd.training.run import OpenRun, RunConfig
 from dsgkd.training.workers import Workers
@@ -100,6 +102,8 @@ def train(run: OpenRun, folder: Path, workers: Workers | None = None) -> Iterato
     """
     config, workers = run.config, workers or Workers.current()
     training, validation = run.notes.split("train"), run.notes.split("validation")
+    if run.teacher is not None and run.teacher.is_stored:
+        training = replace(training, teacher=None)  # nobody reads the teacher's tokens
     optimisation = config.optimisation
     steps = steps_per_epoch(len(training), optimisation.batch_size)
     optimizer = _optimizer(run, config)
@@ -132,8 +136,8 @@ def train(run: OpenRun, folder: Path, workers: Workers | None = None) -> Iterato
             start=progress.step,
             pad_to=config.max_length if config.pad == "max_length" else None,
         )
-        for batch in batches:
-            sums += _step(run, model, batch.to(run.device), optimizer, schedule, workers)
+        for batch, taught in feed(run, batches):
+            sums += _step(run, model, batch, taught, optimizer, schedule, workers)
             progress.step += 1
             if optimisation.checkpoint_steps and progress.step % optimisation.checkpoint_steps == 0:
                 sums = workers.sum(sums) / workers.size
@@ -160,20 +164,16 @@ def _step(
     run: OpenRun,
     model: nn.Module,
     batch: Batch,
+    taught: WordStates | None,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
     workers: Workers,
 ) -> Tensor:
     """Take one step and return the loss terms, [3], such that the workers' mean is the batch's."""
-    counts = torch.stack(
-        [
-            batch.word_mask.new_tensor(len(batch.labels), dtype=torch.float32),
-            batch.word_mask.sum().float(),
-        ]
-    )
+    words_here = batch.word_mask.sum().float()
+    counts = torch.stack([torch.full_like(words_here, len(batch.labels)), words_here])
     # Divided by the number of workers because gradients are averaged over them.
     examples, words = workers.sum(counts) / workers.size
-    taught = run.teacher.word_states(batch) if run.teacher else None
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.autocast):
         losses = torch.stack(model(batch, taught, examples, words))
     optimizer.zero_grad(set_to_none=True)

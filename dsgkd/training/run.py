@@ -8,17 +8,17 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from dsgkd.checkpoint import random_state, restore_random_state, seed_everything
 from dsgkd.distillation.distiller import DistillationConfig, Distiller
 from dsgkd.distillation.mapping import LayerMapping
-from dsgkd.distillation.teacher import LiveTeacher
+from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.attention import attention_for
 from dsgkd.models.student import StudentConfig, encoder_of, new_student
 from dsgkd.models.tiny import model_reference
-from dsgkd.models.zoo import depth, load_model, load_tokenizer
+from dsgkd.models.zoo import depth, load_tokenizer
 from dsgkd.text.batches import training_batches
 from dsgkd.text.encoding import EncodedNotes
 from dsgkd.text.identity import id_key
@@ -26,6 +26,7 @@ from dsgkd.text.sources import DataConfig, Notes, read_notes
 from dsgkd.text.words import WordRule
 from dsgkd.text.world import WorldConfig
 from dsgkd.training.metrics import MEASURES, ThresholdRule, measures
+from dsgkd.training.teachers import TeacherAtHand, TeacherSource, check_length, open_teacher
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -155,13 +156,13 @@ class OpenRun:
     label_names: tuple[str, ...]
     tokenizer: PreTrainedTokenizerBase
     distiller: Distiller
-    teacher: LiveTeacher | None
+    teacher: TeacherAtHand | None
     device: torch.device
     autocast: bool
     """Compute in bf16."""
 
 
-def open_run(config: RunConfig, cache: Path) -> OpenRun:
+def open_run(config: RunConfig, cache: Path, store: StoreConfig | None = None) -> OpenRun:
     """Read the notes (from the cache if they were tokenised before) and load the models.
 
     With the same seed, two runs start from the same head and draw the same dropout whatever
@@ -169,13 +170,14 @@ def open_run(config: RunConfig, cache: Path) -> OpenRun:
 
     Args:
         config: the run.
-        cache: folder for tokenised notes and small pre-trained models.
+        cache: folder for tokenised notes, small pre-trained models and stored teachers.
+        store: where teachers are stored, and how much they may take.
 
     Raises:
         InputError: the notes or a model cannot be used.
     """
-    device = _device(config.device)
-    autocast = _bf16(config.optimisation.precision, device)
+    store = store or StoreConfig()
+    device, autocast = where_to_run(config)
     attention = attention_for(device)
     student_reference = model_reference(config.student.model, cache)
     notes, label_names = open_notes(config, cache)
@@ -183,9 +185,9 @@ def open_run(config: RunConfig, cache: Path) -> OpenRun:
 
     seed_everything(config.seed)
     student = new_student(config.student, student_reference, len(label_names), attention)
-    _check_length(student, config.max_length, config.student.model)
+    check_length(encoder_of(student), config.max_length, config.student.model)
     after_head = random_state()
-    distiller, teacher = _distiller(config, student, cache, attention, device, autocast)
+    distiller, teacher = _distiller(config, student, cache, store, device, autocast)
     restore_random_state(after_head)
     return OpenRun(
         config,
@@ -241,77 +243,77 @@ def _encoded_notes(
     return encoded, notes.label_names
 
 
-@lru_cache(maxsize=4)
-def _teacher_model(
-    reference: str, random_weights_seed: int | None, attention: str, device: torch.device
-) -> PreTrainedModel:
-    """Load a frozen teacher once per process; no run changes it."""
-    model = load_model(reference, attention, random_weights_seed=random_weights_seed)
-    return model.requires_grad_(False).eval().to(device)
-
-
 def _distiller(
     config: RunConfig,
     student: torch.nn.Module,
     cache: Path,
-    attention: str,
+    store: StoreConfig,
     device: torch.device,
     autocast: bool,
-) -> tuple[Distiller, LiveTeacher | None]:
+) -> tuple[Distiller, TeacherAtHand | None]:
     distillation = config.distillation
     if not distillation.teacher:
         return Distiller(student, distillation).to(device), None
-    reference = model_reference(distillation.teacher, cache)
-    # The control teacher's weights follow the run's seed: other seeds, other random teachers.
-    random_seed = config.seed if distillation.teacher_weights == "random" else None
-    model = _teacher_model(reference, random_seed, attention, device)
-    _check_length(model, config.max_length, distillation.teacher)
-    encoder = encoder_of(student)
+    source = teacher_source(config, cache, device, autocast)
+    encoder, theirs = encoder_of(student), source.config
     if distillation.form == "paper" and distillation.beta > 0:
-        ours, theirs = encoder.config.num_attention_heads, model.config.num_attention_heads
-        if ours != theirs:
-            raise InputError(
-                "paper form",
-                f"student has {ours} attention heads and teacher {theirs}",
-                "use the standard form, or beta 0",
-            )
-        if config.pad != "max_length":
-            raise InputError(
-                "paper form",
-                "attention is compared by position, so both models' texts need one length",
-                "pad to max_length, or use the standard form, or beta 0",
-            )
-    pairs = LayerMapping.parse(distillation.mapping).resolve(
-        depth(encoder.config), depth(model.config)
-    )
+        _check_paper_attention(config, encoder.config, theirs)
+    pairs = LayerMapping.parse(distillation.mapping).resolve(depth(encoder.config), depth(theirs))
     distiller = Distiller(
-        student, distillation, pairs, encoder.config.hidden_size, model.config.hidden_size
+        student, distillation, pairs, encoder.config.hidden_size, theirs.hidden_size
     ).to(device)
     if not distiller.distils:
         return distiller, None
-    teacher = LiveTeacher(model, distiller.teacher_request, autocast)
-    notes, _ = open_notes(config, cache)
-    sample = training_batches(
-        notes.split("train"),
-        config.optimisation.batch_size,
-        distillation.cs_max_len,
-        config.seed,
-        0,
+    notes = open_notes(config, cache)[0].split("train")
+    teacher = open_teacher(
+        source,
+        distiller.teacher_request,
+        notes,
+        distillation,
+        config.optimisation.epochs,
+        store,
+        cache,
     )
-    distiller.calibrate((batch.to(device) for batch in sample), teacher)
+    sample = training_batches(
+        notes, config.optimisation.batch_size, distillation.cs_max_len, config.seed, 0
+    )
+    distiller.calibrate((batch.to(device) for batch in sample), teacher.answers)
     return distiller, teacher
 
 
-def _check_length(model: torch.nn.Module, max_length: int, name: str) -> None:
-    embeddings = getattr(encoder_of(model), "embeddings", None)
-    table = getattr(embeddings, "position_embeddings", None)
-    if table is None:  # relative positions have no end
-        return
-    # RoBERTa and its kin count positions from behind the padding index.
-    first = 0 if table.padding_idx is None else table.padding_idx + 1
-    positions = table.num_embeddings - first
-    if max_length > positions:
-        raise InputError(name, f"reads {positions} tokens, not {max_length}", "lower --max-length")
+def teacher_source(
+    config: RunConfig, cache: Path, device: torch.device, autocast: bool
+) -> TeacherSource:
+    """Return everything that decides what a run's teacher says."""
+    distillation = config.distillation
+    # The control teacher's weights follow the run's seed: other seeds, other random teachers.
+    random_seed = config.seed if distillation.teacher_weights == "random" else None
+    return TeacherSource(
+        distillation.teacher,
+        model_reference(distillation.teacher, cache),
+        random_seed,
+        config.max_length,
+        device,
+        autocast,
+    )
+
+
+def _check_paper_attention(
+    config: RunConfig, student: PretrainedConfig, teacher: PretrainedConfig
+) -> None:
+    ours, theirs = student.num_attention_heads, teacher.num_attention_heads
+    if ours != theirs:
+        raise InputError(
+            "paper form",
+            f"student has {ours} attention heads and teacher {theirs}",
+            "use the standard form, or beta 0",
+        )
+    if config.pad != "max_length":
+        raise InputError(
+            "paper form",
+            "attention is compared by position, so both models' texts need one length",
+            "pad to max_length, or use the standard form, or beta 0",
+        )
 
 
 def _check_measures(
@@ -324,6 +326,12 @@ def _check_measures(
             raise InputError(
                 "validation", f"one class only, so '{measure}' is undefined", "split otherwise"
             )
+
+
+def where_to_run(config: RunConfig) -> tuple[torch.device, bool]:
+    """Return the device of a run in this process, and whether it computes in bf16."""
+    device = _device(config.device)
+    return device, _bf16(config.optimisation.precision, device)
 
 
 def _device(wanted: str) -> torch.device:

@@ -116,7 +116,7 @@ def test_a_rename_that_fails_leaves_the_checkpoint_before(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("dsgkd.checkpoint.os.replace", full)
+    monkeypatch.setattr("dsgkd.files.os.replace", full)
     with pytest.raises(InputError, match="No space left on device"):
         save_state(path, {"weight": torch.zeros(1)})
 
@@ -165,7 +165,7 @@ def test_an_interruption_while_writing_leaves_no_temporary_file(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dsgkd.checkpoint.os.fsync", interrupted)
+    monkeypatch.setattr("dsgkd.files.os.fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_state(tmp_path / "a", {"weight": torch.ones(1)})
     assert list(tmp_path.iterdir()) == []

@@ -403,7 +403,7 @@ def test_a_full_disk_is_an_input_error_and_leaves_nothing(
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dsgkd.text._store.os.fsync", full)
+    monkeypatch.setattr("dsgkd.files.os.fsync", full)
     with pytest.raises(InputError, match="No space left on device"):
         encoded(make_notes(samples), tokenizers["wordpiece"], 24, WordRule(), tmp_path)
     assert list((tmp_path / "encodings").iterdir()) == []

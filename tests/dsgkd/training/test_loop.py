@@ -417,7 +417,8 @@ def test_opening_a_run_leaves_the_generators_alike_whatever_the_teacher(
 def test_other_seeds_draw_other_heads_orders_and_random_teachers(
     make_config: MakeConfig, cache: Path
 ) -> None:
-    control = {"distillation": {"teacher_weights": "random"}, "teacher": "teacher"}
+    random_weights = {"teacher_weights": "random", "teacher_store": "live"}
+    control = {"distillation": random_weights, "teacher": "teacher"}
     one, two = (open_run(make_config(**control, seed=seed), cache) for seed in (1, 2))
 
     assert not torch.equal(
@@ -425,7 +426,7 @@ def test_other_seeds_draw_other_heads_orders_and_random_teachers(
     )
     assert one.teacher is not None
     assert two.teacher is not None
-    teachers = [run.teacher.model.embeddings.word_embeddings.weight for run in (one, two)]
+    teachers = [run.teacher.answers.model.embeddings.word_embeddings.weight for run in (one, two)]
     assert not torch.equal(*teachers)
 
 

@@ -1,0 +1,313 @@
+"""Stored once, found by content, never misread."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dsgkd.distillation.store import filling, shard
+from dsgkd.distillation.store.depot import Depot, StoreConfig
+from dsgkd.distillation.store.filling import chunks, fill, fill_chunk, words_needed
+from dsgkd.distillation.store.parts import Part, bytes_needed, parts_of, request_of
+from dsgkd.distillation.store.shard import DamagedShard, Shard, write_shard
+from dsgkd.distillation.store.states import States
+from dsgkd.distillation.teacher import LiveTeacher, StoredTeacher
+from dsgkd.errors import InputError
+from dsgkd.models.taps import TapRequest
+from dsgkd.text.batches import training_batches
+from dsgkd.training.run import open_notes
+
+REQUEST = TapRequest((0, 2), (1,))
+PARTS = parts_of(REQUEST)
+
+
+@pytest.fixture(scope="module")
+def notes(make_config, cache):
+    return open_notes(make_config(teacher="teacher"), cache)[0].split("train")
+
+
+@pytest.fixture
+def filled(tmp_path, notes, make_model):
+    """A store of several shards, the notes' words, and how it is filled again."""
+    states = States(Depot(tmp_path / "store"), "teacher-a")
+    words, model = words_needed(notes, 32), make_model()
+
+    def mend():
+        return fill(states, notes, words, PARTS, lambda: model, False)
+
+    for rows in np.array_split(np.arange(len(notes)), 3):
+        fill_chunk(states, notes, rows[words[rows] > 0], words, PARTS, model, False)
+    states.reopen()
+    return states, words, mend
+
+
+def expected(notes, make_model):
+    teacher = LiveTeacher(make_model(), REQUEST)
+    return [teacher.word_states(batch).hidden[2] for batch in training_batches(notes, 8, 32, 0, 0)]
+
+
+def assert_answers(states, mend, notes, make_model):
+    teacher = StoredTeacher(states, REQUEST, mend)
+    batches = training_batches(notes, 8, 32, 0, 0)
+    for batch, hidden in zip(batches, expected(notes, make_model), strict=True):
+        torch.testing.assert_close(
+            teacher.word_states(batch).hidden[2], hidden, rtol=1e-3, atol=1e-5
+        )
+
+
+def test_what_is_there_is_not_computed_again(filled, notes):
+    states, words, _ = filled
+    assert len(states.shards) == 3
+    assert not len(states.missing(notes.keys, words, PARTS))
+    assert fill(states, notes, words, PARTS, lambda: pytest.fail("loaded"), False) is False
+
+
+def test_only_what_is_missing_is_computed(filled, notes, make_model, monkeypatch):
+    states, words, mend = filled
+    lost = states.shards[1]
+    lost.path.unlink()
+    states.reopen()
+    missing = states.missing(notes.keys, words, PARTS)
+    assert sorted(notes.keys[missing]) == sorted(lost.keys)
+    read = []
+    batches = filling.teacher_batches
+
+    def spy(notes, rows, *rest):
+        read.extend(rows)
+        return batches(notes, rows, *rest)
+
+    monkeypatch.setattr(filling, "teacher_batches", spy)
+    assert mend()
+    assert sorted(read) == sorted(missing)
+    assert_answers(states, mend, notes, make_model)
+
+
+def test_a_layer_and_words_that_are_asked_for_later_are_added(filled, notes, make_model):
+    states, words, mend = filled
+    more = (*PARTS, Part("hidden", 3))
+    assert len(states.missing(notes.keys, words, more)) == (words > 0).sum()
+    assert fill(states, notes, words, (Part("hidden", 3),), make_model, False)
+    assert not len(states.missing(notes.keys, words, more))
+    few = States(Depot(states.depot.folder.parent / "few"), "teacher-a")
+    fill(few, notes, np.minimum(words, 1), PARTS, make_model, False)
+    longer = np.flatnonzero(words > 1)
+    assert few.missing(notes.keys, words, PARTS).tolist() == longer.tolist()
+    fill(few, notes, words, PARTS, make_model, False)
+    assert_answers(few, mend, notes, make_model)
+
+
+def test_two_students_share_what_one_teacher_said(make_config, cache, tmp_path, make_model):
+    """The rows' keys depend on the teacher's reading alone."""
+    one, two = (
+        open_notes(make_config(student=student, teacher="teacher"), tmp)[0].split("train")
+        for student, tmp in (("student", cache), ("long-student", tmp_path))
+    )
+    assert np.array_equal(one.keys, two.keys)
+    shorter = open_notes(make_config(teacher="teacher", max_length=12), cache)[0].split("train")
+    same = one.keys == shorter.keys
+    assert same.any()
+    assert not same.all()
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    if how == "truncated":
+        content = content[: len(content) * 2 // 3]
+    elif how == "empty":
+        content = bytearray()
+    elif how == "state":
+        content[-3] ^= 0x10
+    elif how == "index":  # the largest type comes first: the keys
+        content[header + 1] ^= 0x10
+    elif how == "header":
+        content[20] ^= 0x01
+    elif how == "garbage":
+        content = bytearray(os.urandom(4096))
+    elif how == "shape":
+        size = int.from_bytes(content[:8], "little")
+        described = json.loads(content[8 : 8 + size])
+        entry = described["hidden.0"]["shape"]
+        entry[0], entry[1] = entry[0] * 2, entry[1] // 2
+        text = json.dumps(described, separators=(",", ":")).encode().ljust(size)
+        content[8 : 8 + size] = text
+    # A new file in its place, as a copy gone wrong would be: the old one may be mapped.
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "how", ["truncated", "empty", "state", "index", "header", "garbage", "shape", "foreign"]
+)
+def test_a_damaged_or_foreign_shard_is_never_used_and_is_computed_anew(
+    how, filled, notes, make_model
+):
+    states, words, _ = filled
+    victim = states.shards[0].path
+    if how == "foreign":
+        other = States(Depot(states.depot.folder.parent / "other"), "teacher-b")
+        fill(other, notes, words, PARTS, lambda: make_model(seed=9), False)
+        victim.unlink()
+        other.shards[0].path.rename(victim)
+    else:
+        damage(victim, how)
+    opened = States(Depot(states.depot.folder), "teacher-a")
+
+    def mend_opened():
+        return fill(opened, notes, words, PARTS, make_model, False)
+
+    if how != "state":  # all else shows when the file is opened
+        assert [refused.path for refused in opened.refused] == [victim]
+        assert len(opened.missing(notes.keys, words, PARTS))
+        mend_opened()
+        assert not opened.refused
+    assert_answers(opened, mend_opened, notes, make_model)
+    assert not len(opened.missing(notes.keys, words, PARTS))
+
+
+def test_every_single_flipped_bit_is_noticed(filled):
+    """Of one shard, at random places in header, index and states."""
+    states, _, _ = filled
+    path = states.shards[0].path
+    content = path.read_bytes()
+    draw = np.random.default_rng(0)
+    copy = path.with_name("copy.safetensors")
+    harmless = 0
+    for place in draw.integers(0, len(content), 300):
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(draw.integers(8))
+        copy.unlink(missing_ok=True)
+        copy.write_bytes(changed)
+        try:
+            Shard(copy, "teacher-a").check()
+            # Names in the header that mean nothing to a reader, such as the order of its entries.
+            harmless += 1
+        except DamagedShard:
+            pass
+    assert harmless == 0
+
+
+def test_a_kill_between_chunks_loses_the_chunk_under_way_only(
+    notes, make_model, tmp_path, monkeypatch
+):
+    states = States(Depot(tmp_path), "teacher-a")
+    words = words_needed(notes, 32)
+    monkeypatch.setattr(filling, "SHARD_BYTES", 2500)
+    size = bytes_needed(PARTS, make_model().config, words, notes.teacher.lengths)
+    assert size > 7500
+    written, write = [], filling.write_shard
+
+    def killed(*given):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(write(*given))
+        return written[-1]
+
+    monkeypatch.setattr(filling, "write_shard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fill(states, notes, words, PARTS, make_model, False)
+    again = States(Depot(tmp_path), "teacher-a")
+    assert [shard.path for shard in again.shards] == sorted(written)
+    monkeypatch.setattr(filling, "write_shard", write)
+    before = len(again.missing(notes.keys, words, PARTS))
+    assert 0 < before < (words > 0).sum()
+    fill(again, notes, words, PARTS, make_model, False)
+    assert not len(again.missing(notes.keys, words, PARTS))
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_processes_that_want_the_same_wait_for_the_first(notes, make_model, tmp_path):
+    words, loads = words_needed(notes, 32), []
+
+    def load():
+        loads.append(1)
+        return make_model()
+
+    def work():
+        fill(States(Depot(tmp_path), "teacher-a"), notes, words, PARTS, load, False)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+
+
+def test_the_size_is_known_beforehand_to_the_byte(filled, notes, make_model):
+    states, words, _ = filled
+    stored = sum(array.nbytes for one in states.shards for array in one.states.values())
+    size = bytes_needed(PARTS, make_model().config, words, notes.teacher.lengths)
+    assert stored == size
+    rows = np.flatnonzero(words > 0)
+    cut = chunks(notes, rows, words, PARTS, make_model().config, workers=3)
+    assert len(cut) == 6
+    assert np.array_equal(np.concatenate(cut), rows)
+
+
+def test_object_storage_is_read_through_a_copy_on_each_node(notes, make_model, tmp_path):
+    """A file:// URI stands in for object storage: shards are mapped from the node's copy."""
+    uri, words = f"file://{tmp_path}/bucket/teacher", words_needed(notes, 32)
+    first = States(Depot(tmp_path / "node-1", uri), "teacher-a")
+    first.depot.describe({"teacher": "a"})
+    fill(first, notes, words, PARTS, make_model, False)
+
+    second = States(Depot(tmp_path / "node-2", uri), "teacher-a")
+    assert not len(second.missing(notes.keys, words, PARTS))
+    assert all(one.path.is_relative_to(tmp_path / "node-2") for one in second.shards)
+    assert (tmp_path / "node-2" / "teacher.json").exists()
+
+    # A copy gone bad is discarded everywhere and computed again.
+    damage(second.shards[0].path, "state")
+    third = States(Depot(tmp_path / "node-2", uri), "teacher-a")
+
+    def mend():
+        return fill(third, notes, words, PARTS, make_model, False)
+
+    assert_answers(third, mend, notes, make_model)
+    second.depot.remove()
+    assert not list((tmp_path / "bucket").iterdir())
+
+
+def test_storage_that_cannot_be_reached_is_a_users_error(tmp_path):
+    with pytest.raises(InputError, match="nosuch://x: cannot be reached"):
+        Depot(tmp_path, "nosuch://x")
+    with pytest.raises(InputError, match="store budget: 0 GB is none"):
+        StoreConfig(budget_gb=0)
+
+
+def test_files_are_closed_to_others(filled):
+    states, _, _ = filled
+    assert {path.stat().st_mode & 0o077 for path in states.depot.folder.iterdir()} == {0}
+    assert states.depot.folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(filled, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shard, "save_file", full)
+    one = np.ones(1, np.int64)
+    with pytest.raises(InputError, match="No space left on device: free space"):
+        write_shard(tmp_path / "new", "t", one, one, one, {Part("hidden", 1): np.ones((1, 4))})
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_numbers_beyond_float16_are_cut_off_not_infinite(tmp_path):
+    one = np.ones(1, np.int64)
+    path = write_shard(
+        tmp_path, "t", one, one, one, {Part("hidden", 1): np.array([[1e9, -1e9, 3.0]])}
+    )
+    assert Shard(path, "t").states[Part("hidden", 1)].tolist() == [[65504.0, -65504.0, 3.0]]
+
+
+def test_requests_and_parts_are_the_same_thing_said_twice():
+    assert request_of(parts_of(REQUEST)) == REQUEST
+    assert [str(part) for part in PARTS] == ["hidden.0", "hidden.2", "words.1"]
+    assert tuple(Part.parse(str(part)) for part in PARTS) == PARTS
+    with pytest.raises(ValueError, match="one after the other"):
+        request_of((Part("words", 1), Part("positions", 1)))
