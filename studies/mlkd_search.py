@@ -19,7 +19,16 @@ the domain moved: what counts is the difference between `mlkd` and `random-teach
 import argparse
 from dataclasses import replace
 
-from dsgkd.cli.flags import add_data_flags, data_config, default_name, pick_models, run_command
+from dsgkd.cli.flags import (
+    add_data_flags,
+    data_config,
+    default_name,
+    integers,
+    pick_models,
+    run_command,
+    store_config,
+    store_flags,
+)
 from dsgkd.cli.session import ray_session, studies_folder
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
@@ -53,7 +62,7 @@ def main() -> None:
     run = RunConfig(
         data=data,
         student=StudentConfig(student),
-        distillation=DistillationConfig(alpha=3.0),
+        distillation=DistillationConfig(alpha=3.0, teacher_store=flags.teacher_store),
         max_length=flags.max_length,
         optimisation=replace(
             SMALL_FIRST if small else FIRST, epochs=flags.epochs, batch_size=flags.batch_size
@@ -65,12 +74,17 @@ def main() -> None:
         out=studies_folder(flags.out),
         run=run,
         teachers=teachers,
-        space=replace(SMALL_SPACE if small else SPACE, beta=(0.0, flags.beta)),
+        space=replace(
+            SMALL_SPACE if small else SPACE,
+            beta=(0.0, flags.beta),
+            teacher_layers=flags.teacher_layers,
+        ),
         trials=flags.trials,
         confirm_seeds=flags.confirm_seeds,
         max_concurrent=flags.max_concurrent,
         workers_per_trial=flags.workers_per_trial,
-        use_gpu=flags.use_gpu,
+        gpus_per_worker=flags.gpus_per_worker,
+        store=store_config(flags),
         seed=flags.seed,
         resume=flags.resume,
     )
@@ -111,6 +125,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="MOST",
         help="search the attention term's weight up to this [%(default)s: off]",
     )
+    study.add_argument(
+        "--teacher-layers",
+        type=integers,
+        default=(),
+        metavar="LAYERS",
+        help="use these layers of the teacher only, such as 6,12 [any]",
+    )
     study.add_argument("--seed", type=int, default=17, help="decides everything [%(default)s]")
     study.add_argument("--out", default="", help="folder of studies [runs]")
     study.add_argument("--name", default="", help="the study's folder in it [mlkd-<date>-<time>]")
@@ -122,7 +143,21 @@ def parser() -> argparse.ArgumentParser:
     cluster.add_argument(
         "--workers-per-trial", type=int, default=1, help="more than 1: Ray Train [%(default)s]"
     )
-    cluster.add_argument("--use-gpu", action="store_true", help="one GPU a worker")
+    cluster.add_argument(
+        "--gpus-per-worker",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="0.25: four workers share a GPU [%(default)s]",
+    )
+    cluster.add_argument(
+        "--use-gpu",
+        action="store_const",
+        const=1.0,
+        dest="gpus_per_worker",
+        help="a GPU for each worker",
+    )
+    store_flags(parser)
     return parser
 
 

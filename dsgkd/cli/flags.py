@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
+from dsgkd.distillation.distiller import TeacherStore
+from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.names import CORPUS_PREFIX
 from dsgkd.text.sources import DataConfig
@@ -91,6 +93,47 @@ def model_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="domain text from which a small teacher is pre-trained on the spot; repeatable",
     )
+
+
+def store_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags on the stored teacher."""
+    store = parser.add_argument_group("stored teacher")
+    store.add_argument(
+        "--teacher-store",
+        choices=get_args(TeacherStore),
+        default="auto",
+        help="stored: the teacher reads every training text once; live: in every step; "
+        "auto: stored where it is worth it and fits the budget [%(default)s]",
+    )
+    store.add_argument(
+        "--store",
+        default="",
+        metavar="FOLDER",
+        help="where teachers are stored, a folder or a URI such as s3://bucket/x [the cache]",
+    )
+    store.add_argument(
+        "--store-node-folder", default="", metavar="FOLDER", help="with a URI: each node's copy"
+    )
+    store.add_argument(
+        "--store-budget-gb",
+        type=float,
+        default=StoreConfig().budget_gb,
+        metavar="GB",
+        help="the most that all stored teachers may take [%(default)s]",
+    )
+
+
+def store_config(flags: argparse.Namespace) -> StoreConfig:
+    """Return what the flags on the stored teacher say."""
+    folder = flags.store
+    if folder and "://" not in folder:
+        folder = str(Path(folder).expanduser().absolute())
+    return StoreConfig(folder, flags.store_node_folder, flags.store_budget_gb)
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """Read numbers separated by commas."""
+    return tuple(int(part) for part in text.split(",") if part.strip())
 
 
 def data_config(flags: argparse.Namespace) -> DataConfig:

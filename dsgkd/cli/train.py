@@ -15,7 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from dsgkd.cli.fields import add_field_flags, override
-from dsgkd.cli.flags import add_data_flags, data_config, pick_models
+from dsgkd.cli.flags import (
+    add_data_flags,
+    data_config,
+    pick_models,
+    store_config,
+    store_flags,
+)
 from dsgkd.errors import InputError
 from dsgkd.models.student import StudentCard, save_student
 from dsgkd.models.tiny import build_missing
@@ -25,7 +31,9 @@ from dsgkd.training.loop import LAST, DivergedError, EpochResult, restore_best, 
 from dsgkd.training.metrics import measures
 from dsgkd.training.run import OpenRun, RunConfig, open_run, open_table, paper_preset
 
-_SHORT = frozenset({"data", "student.model", "distillation.teacher", "seed"})
+_SHORT = frozenset(
+    {"data", "student.model", "distillation.teacher", "distillation.teacher_store", "seed"}
+)
 
 
 def run(arguments: list[str]) -> None:
@@ -43,6 +51,7 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("--cache", metavar="FOLDER", help="tokenised notes [OUT/../cache]")
     parser.add_argument("--seed", type=int, default=17, help="decides everything [%(default)s]")
+    store_flags(parser)
     add_field_flags(parser, RunConfig(), _SHORT)
     flags = parser.parse_args(arguments)
 
@@ -56,7 +65,11 @@ def run(arguments: list[str]) -> None:
     base = replace(
         base,
         student=replace(base.student, model=student),
-        distillation=replace(base.distillation, teacher="" if flags.plain else teachers[0]),
+        distillation=replace(
+            base.distillation,
+            teacher="" if flags.plain else teachers[0],
+            teacher_store=flags.teacher_store,
+        ),
     )
     config = override(paper_preset(base) if flags.preset == "paper" else base, flags)
     folder = Path(flags.out).expanduser().absolute()
@@ -64,8 +77,9 @@ def run(arguments: list[str]) -> None:
     _check_folder(folder, flags.resume)
     open_table(config.data, config.world, cache)
     build_missing([student, *([] if flags.plain else teachers)], cache, print)
-    opened = open_run(config, cache)
+    opened = open_run(config, cache, store_config(flags))
     if opened.teacher:
+        print(opened.teacher.why)
         print(f"words: {coverage(opened.notes, config.distillation.cs_max_len)}")
     try:
         for result in train(opened, folder):

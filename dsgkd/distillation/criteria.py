@@ -33,25 +33,31 @@ def paper_hidden_loss(
 
 
 def paper_attention_loss(
-    teacher: Sequence[Tensor], student: Sequence[Tensor], mask: Tensor, words: Tensor | float
+    teacher: Sequence[Tensor],
+    student: Sequence[Tensor],
+    mask: Tensor,
+    words: Tensor | float,
+    positions: int | None = None,
 ) -> Tensor:
     """Mean squared error between attention rows over positions (DSG-KD, attention term).
 
     L = 1 / (N l h M) * sum over words, layers, heads and the M positions of (r_t - r_s)^2
 
-    The two tokenisations differ, so column j is not the same word on both sides, and both sides
-    must be padded to the same length M. Kept for the `paper` preset only.
+    The two tokenisations differ, so column j is not the same word on both sides. The paper pads
+    every text to M; padding has no attention, so fewer columns give the same sum. Kept for the
+    `paper` preset only.
 
     Args:
         teacher: one [batch, heads, words, length] per layer.
         student: the same shapes.
         mask: [batch, words] bool.
         words: N.
+        positions: M, at least `length`; None: `length`.
     """
     rows = mask[:, None]  # [batch, 1, words]
     total = _total(_masked_square_sum(t, s, rows) for t, s in zip(teacher, student, strict=True))
     _, heads, _, length = student[0].shape
-    return total / (_at_least_one(words) * len(student) * heads * length)
+    return total / (_at_least_one(words) * len(student) * heads * (positions or length))
 
 
 def projected_hidden_loss(

@@ -22,6 +22,7 @@ from dsgkd.models.taps import TapRequest, WordStates, forward_with_taps
 from dsgkd.text.batches import Batch
 
 Form = Literal["standard", "paper"]
+TeacherWeights = Literal["pretrained", "random"]
 TeacherStore = Literal["auto", "live", "stored"]
 
 
@@ -31,7 +32,7 @@ class DistillationConfig:
 
     teacher: str = ""
     """Name of the zoo, hub id or local folder; empty: plain fine-tuning."""
-    teacher_weights: Literal["pretrained", "random"] = "pretrained"
+    teacher_weights: TeacherWeights = "pretrained"
     """`random`: the same architecture with random weights, the control that knows nothing."""
     form: Form = "standard"
     """`standard`: projected, standardised states. `paper`: raw squares (arXiv 2409.14904)."""
@@ -75,6 +76,7 @@ class Distiller(nn.Module):
         pairs: mapped (student layer, teacher layer), 0 = embedding output.
         student_width: hidden size of the student.
         teacher_width: hidden size of the teacher.
+        max_length: the length to which the paper pads texts; None: that of the batch.
     """
 
     teacher_mean: Tensor
@@ -87,10 +89,12 @@ class Distiller(nn.Module):
         pairs: tuple[tuple[int, int], ...] = (),
         student_width: int = 0,
         teacher_width: int = 0,
+        max_length: int | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self.config = config
+        self.max_length = max_length
         self.pairs = pairs if config.teacher else ()
         hidden = self.pairs if config.alpha > 0 else ()
         attention = tuple((s, t) for s, t in self.pairs if s > 0) if config.beta > 0 else ()
@@ -124,6 +128,11 @@ class Distiller(nn.Module):
     def distils(self) -> bool:
         """Whether any term needs the teacher."""
         return bool(self._hidden_pairs or self._attention_pairs)
+
+    @property
+    def compares_positions(self) -> bool:
+        """Whether column j of one model's attention is compared with column j of the other's."""
+        return bool(self._attention_pairs) and self.config.form == "paper"
 
     def forward(
         self,
@@ -177,8 +186,9 @@ class Distiller(nn.Module):
     ) -> Tensor:
         students = [learnt.attention[s] for s, _ in self._attention_pairs]
         teachers = [taught.attention[t] for _, t in self._attention_pairs]
-        loss = paper_attention_loss if self.config.form == "paper" else word_attention_loss
-        return loss(teachers, students, batch.word_mask, words)
+        if self.config.form == "paper":
+            return paper_attention_loss(teachers, students, batch.word_mask, words, self.max_length)
+        return word_attention_loss(teachers, students, batch.word_mask, words)
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Batch], teacher: Teacher) -> None:

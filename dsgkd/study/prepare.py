@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import ray
-from ray.exceptions import RayTaskError
 from ray.util.queue import Empty, Queue
 
-from dsgkd.errors import InputError
 from dsgkd.models.names import CORPUS_PREFIX
 from dsgkd.models.tiny import build, is_built_here, model_reference
 from dsgkd.models.zoo import depth, load_config, load_tokenizer
+from dsgkd.study.tasks import collect
 from dsgkd.text.coverage import coverage
 from dsgkd.text.encoding import EncodedNotes
 from dsgkd.text.sources import read_corpus
@@ -44,17 +43,9 @@ def build_models(models: Sequence[str], cache: Path, say: Say) -> None:
     if not wanted:
         return
     lines = Queue(actor_options={"num_cpus": 0})
-    tasks = [_build.remote(model, cache, lines) for model in wanted]
-    pending = tasks
     try:
-        while pending:
-            _, pending = ray.wait(pending, num_returns=len(pending), timeout=1)
-            _drain(lines, say)
-        ray.get(tasks)
-    except RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise error.cause from None
-        raise
+        tasks = [_build.remote(model, cache, lines) for model in wanted]
+        collect(tasks, lambda _: _drain(lines, say))
     finally:
         lines.shutdown()
 

@@ -32,6 +32,7 @@ class Recorder:
                 "epochs_done": result["epoch"],
                 "best_epoch": result["best_epoch"],
                 "objective": result["best_objective"],
+                "teacher_store": report["teacher_store"],
             }
             rows = self._metrics[spec.trial_id]
             rows += _epoch_rows(spec, result)
@@ -91,7 +92,6 @@ def _trial_row(spec: TrialSpec) -> dict[str, Any]:
         "workers": spec.workers,
         "started_at": datetime.now(UTC),
         "epochs_done": 0,
-        "teacher_store": "off" if distils else None,
         "checkpoint": spec.folder,
     }
 

@@ -34,6 +34,8 @@ class SearchSpace:
     """Words of a text at most."""
     mappings: tuple[str, ...] = ("uniform", "last-1", "last-2", "first-1", "uniform+emb")
     """Layer mappings; those that do not fit a pair of depths are left out for that pair."""
+    teacher_layers: tuple[int, ...] = ()
+    """Use these layers of the teacher only (0: embeddings); empty: any."""
 
     def __post_init__(self) -> None:
         for name in ("encoder_lr", "classifier_lr", "alpha", "beta"):
@@ -98,11 +100,16 @@ class SearchSpace:
         fitting, refusal = [], None
         for mapping in self.mappings:
             try:
-                LayerMapping.parse(mapping).resolve(student_depth, teacher_depth)
-                fitting.append(mapping)
+                pairs = LayerMapping.parse(mapping).resolve(student_depth, teacher_depth)
+                if not self.teacher_layers or {t for _, t in pairs} <= {*self.teacher_layers}:
+                    fitting.append(mapping)
             except InputError as error:
                 refusal = error
         if not fitting:
-            assert refusal is not None
-            raise refusal
+            raise refusal or InputError(
+                "teacher layers",
+                f"no mapping uses only {', '.join(map(str, self.teacher_layers))} "
+                f"(student has {student_depth} layers, teacher {teacher_depth})",
+                "give other layers, or a mapping such as last-1",
+            )
         return fitting

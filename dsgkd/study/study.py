@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from dsgkd.distillation.distiller import TeacherStore, TeacherWeights
+from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.study.environment import hardware, versions
 from dsgkd.study.ledger import Ledger
@@ -26,9 +28,11 @@ from dsgkd.study.recorder import Recorder
 from dsgkd.study.runner import asha, run_trials, slots
 from dsgkd.study.search import Search
 from dsgkd.study.space import METHODS, MLKD, PLAIN, RANDOM_TEACHER, SearchSpace
-from dsgkd.study.trial import Report, TrialSpec
+from dsgkd.study.teachers import plan, store_teacher
+from dsgkd.study.trial import OWN_TEACHER, Report, TrialSpec
 from dsgkd.text.sources import SPLITS, Notes
 from dsgkd.training.run import RunConfig, open_table
+from dsgkd.training.teachers import choose
 
 Say = Callable[[str], None]
 
@@ -58,8 +62,10 @@ class StudyConfig:
     """Trials at a time; 0: as many as fit on the cluster."""
     workers_per_trial: int = 1
     cpus_per_worker: int = 1
-    use_gpu: bool = False
-    """One GPU a worker."""
+    gpus_per_worker: float = 0.0
+    """GPUs of a worker; less than 1: several share one, each with its part of the memory."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """Where teachers are stored, and how much they may take."""
     seed: int = 17
     """Decides the search and the seeds of all runs."""
     resume: bool = False
@@ -77,6 +83,9 @@ class StudyConfig:
         for name in ("confirm_seeds", "workers_per_trial", "cpus_per_worker", "grace_epochs"):
             if getattr(self, name) < 1:
                 raise InputError(name, f"{getattr(self, name)} is too few", "give 1 or more")
+        gpus = self.gpus_per_worker
+        if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+            raise InputError("gpus_per_worker", f"{gpus} is no share", "give 0 to 1, or 2, 3, ...")
         if not self.teachers:
             raise InputError("teacher", "none given", "name one with --teacher")
 
@@ -99,7 +108,9 @@ class StudyConfig:
     @property
     def resources(self) -> dict[str, float]:
         """What one worker takes."""
-        return {"cpu": self.cpus_per_worker} | ({"gpu": 1.0} if self.use_gpu else {})
+        return {"cpu": self.cpus_per_worker} | (
+            {"gpu": self.gpus_per_worker} if self.gpus_per_worker else {}
+        )
 
 
 class Study:
@@ -146,7 +157,8 @@ class Study:
             f"{config.trials} search trials ({shares}), then {config.confirm_seeds} fresh seeds of "
             f"the best of each; {concurrent} at a time"
         )
-        search = self._search(depths(models, config.cache))
+        layers = depths(models, config.cache)
+        search = self._search(self._store_teachers(layers, concurrent), layers)
         self._run_search(search, concurrent)
         self._run_confirmation(search, concurrent)
 
@@ -175,7 +187,7 @@ class Study:
             raise InputError(
                 "cluster",
                 f"{config.workers_per_trial} workers with {config.resources} do not fit on it",
-                "lower --workers-per-trial, or leave out --use-gpu",
+                "lower --workers-per-trial or --gpus-per-worker",
             )
         return min(fitting, config.max_concurrent) if config.max_concurrent > 0 else fitting
 
@@ -222,17 +234,36 @@ class Study:
         }
         self.ledger.write("studies", [row], "study")
 
-    def _search(self, layers: dict[str, int]) -> Search:
+    def _store_teachers(self, layers: dict[str, int], concurrent: int) -> RunConfig:
+        """Let every teacher read the training texts once; return what trials have in common."""
+        config, run = self.config, self.config.run
+        plans = [
+            plan(run, config.space, teacher, weights, layers, config.cache, config.store)
+            for teacher in config.teachers
+            for weights in get_args(TeacherWeights)
+        ]
+        sizes = [one.size() for one in plans]
+        # Confirmation draws other random teachers, which are gone with their trial.
+        size = sum(sizes) + concurrent * max(sizes)
+        kept, why = choose(run.distillation.teacher_store, size, config.store, is_short=False)
+        self.say(why)
+        if kept:
+            for one in plans:
+                store_teacher(one, config.resources, concurrent, self.say)
+        use: TeacherStore = "stored" if kept else "live"
+        return replace(run, distillation=replace(run.distillation, teacher_store=use))
+
+    def _search(self, run: RunConfig, layers: dict[str, int]) -> Search:
         config = self.config
 
         def suggest(trial: Any, method: str) -> RunConfig:
-            return config.space.suggest(trial, method, config.run, config.teachers, layers)
+            return config.space.suggest(trial, method, run, config.teachers, layers)
 
-        optimisation = config.run.optimisation
+        optimisation = run.optimisation
         first = {
             "encoder_lr": optimisation.encoder_lr,
             "classifier_lr": optimisation.classifier_lr,
-            "alpha": config.run.distillation.alpha,
+            "alpha": run.distillation.alpha,
         }
         return Search(
             config.folder / "search.journal",
@@ -316,6 +347,9 @@ class Study:
         self, stage: str, method: str, trial_id: str, run: RunConfig, splits: tuple[str, ...]
     ) -> TrialSpec:
         config = self.config
+        folder, store = config.folder / "trials" / trial_id, config.store
+        if stage == "control":  # random weights that no other trial has
+            store = replace(store, folder=str(folder / OWN_TEACHER))
         return TrialSpec(
             study_id=self.study_id,
             trial_id=trial_id,
@@ -323,14 +357,15 @@ class Study:
             stage=stage,
             method=method,
             run=run,
-            folder=str(config.folder / "trials" / trial_id),
+            folder=str(folder),
             cache=str(config.cache),
+            store=store,
             ledger=str(config.folder / "ledger"),
             splits=splits,
             keep_model=stage != "search",
             workers=config.workers_per_trial,
             cpus_per_worker=config.cpus_per_worker,
-            gpus_per_worker=1.0 if config.use_gpu else 0.0,
+            gpus_per_worker=config.gpus_per_worker,
         )
 
 

@@ -6,6 +6,7 @@ Both walk through the same steps, `trial_steps`, and report the same dictionarie
 
 import os
 import resource
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.student import StudentCard, save_student
 from dsgkd.study.ledger import Ledger
@@ -30,6 +32,9 @@ from dsgkd.training.run import OpenRun, RunConfig, open_run
 from dsgkd.training.workers import Workers
 
 Report = dict[str, Any]
+
+OWN_TEACHER = "teacher"
+"""Folder of a trial for a teacher that no other trial has; it goes when the trial is over."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class TrialSpec:
     folder: str
     """Where its checkpoints and its model are kept."""
     cache: str
+    store: StoreConfig
+    """Where teachers are stored."""
     ledger: str
     splits: tuple[str, ...]
     """Splits whose predictions are written at the end."""
@@ -66,7 +73,10 @@ def trial_steps(spec: TrialSpec, workers: Workers | None = None) -> Iterator[Rep
     started = time.perf_counter()
     try:
         torch.set_num_threads(max(1, spec.cpus_per_worker))
-        run = open_run(spec.run, Path(spec.cache))
+        if torch.cuda.is_available() and 0 < spec.gpus_per_worker < 1:
+            torch.cuda.set_per_process_memory_fraction(spec.gpus_per_worker)
+        run = open_run(spec.run, Path(spec.cache), spec.store)
+        use = run.teacher.store if run.teacher else None
         folder = Path(spec.folder)
         objective = spec.run.selection.objective
         held = None
@@ -79,10 +89,12 @@ def trial_steps(spec: TrialSpec, workers: Workers | None = None) -> Iterator[Rep
                 "best_score": improvement(objective, result.best_objective),
                 "result": asdict(result),
                 "done": False,
+                "teacher_store": use,
                 **_cost(started, spec),
             }
         assert held is not None  # `train` yields at least the result of a finished run
         held |= {"tested": _finish(run, spec, folder, workers), "done": True}
+        shutil.rmtree(folder / OWN_TEACHER, ignore_errors=True)
         yield held | _cost(started, spec)
     except (InputError, DivergedError) as error:
         yield _failure(str(error), started, spec)

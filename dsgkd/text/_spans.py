@@ -3,7 +3,7 @@
 Tokens are counted here without the special ones before and after the text.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from dsgkd.text._ragged import Array, Ragged
-from dsgkd.text._tokens import flat_array, row_lengths
+from dsgkd.text._tokens import Pieces, flat_array, row_lengths
 from dsgkd.text.words import Span
 
 # How SentencePiece and byte-level BPE write a space.
@@ -59,9 +59,8 @@ def script_spans(
     words: Sequence[Sequence[Span]],
     tokens: Ragged,
     offsets: Array,
-    kept: Array,
     meaningless: Meaningless,
-) -> WordSpans:
+) -> Ragged:
     """Find the tokens that overlap each word, by character offsets.
 
     Args:
@@ -69,11 +68,11 @@ def script_spans(
         words: the character spans of the words of each text.
         tokens: the token ids of each text, not truncated.
         offsets: the half-open character span of each token: `[tokens, 2]` int64.
-        kept: how many tokens of each text the model sees: `[texts]` int64.
         meaningless: ids of tokens that do not spell a part of a word.
 
     Returns:
-        The spans of the words; one of which a token is cut off is not inside.
+        For each word of each text its first token, the one after its last, and `CUT` or `UNKNOWN`
+        where these do not spell it, else 0: `[words, 3]` int64.
     """
     counts = row_lengths(words)
     row = np.repeat(np.arange(len(texts)), counts)
@@ -95,17 +94,34 @@ def script_spans(
         before = np.concatenate([[0], np.cumsum(np.isin(tokens.values, ids))])
         return before[last] > before[first]
 
-    inside = (first < last) & (last - tokens.starts[row] <= kept[row])
-    lost = [~inside | among(meaningless.special), among(meaningless.unknown)]
-    start, end = (
-        np.select(lost, [CUT, UNKNOWN], token - tokens.starts[row]) for token in (first, last)
-    )
+    lost = [(first >= last) | among(meaningless.special), among(meaningless.unknown)]
+    start = tokens.starts[row]
+    spans = [first - start, last - start, np.select(lost, [CUT, UNKNOWN])]
+    return Ragged.of_lengths(np.stack(spans, axis=1), counts)
+
+
+def joined_spans(spans: Ragged, pieces: Pieces, tokens: Ragged, kept: Array) -> WordSpans:
+    """Find the words of texts from those of their pieces.
+
+    Args:
+        spans: what `script_spans` says of each different piece.
+        pieces: the texts.
+        tokens: the token ids of each different piece.
+        kept: how many tokens of each text the model sees: `[texts]` int64.
+
+    Returns:
+        The spans of the words; one of which a token is cut off is not inside.
+    """
+    chosen = spans.take(pieces.number.values)
+    start, end, lost = chosen.flat().T
+    shift = np.repeat(pieces.starts(tokens.lengths), chosen.lengths)
+    counts = np.add.reduceat(chosen.lengths, pieces.number.starts)
+    lost = np.where(end + shift > np.repeat(kept, counts), CUT, lost)
+    start, end = (np.where(lost < 0, lost, token + shift) for token in (start, end))
     return WordSpans(start, end, counts)
 
 
-def paper_spans(
-    texts: Sequence[str], count_tokens: Callable[[list[str]], Array], kept: Array
-) -> WordSpans:
+def paper_spans(items: Pieces, alone: Array, kept: Array) -> WordSpans:
     """Count the tokens of words tokenised alone (the DSG-KD reference).
 
     The scan stops at a word that starts where the text's tokens end, and an end beyond is cut to
@@ -113,20 +129,16 @@ def paper_spans(
     tokeniser that treats words alone differently from pointing at padding.
 
     Args:
-        texts: the texts.
-        count_tokens: the number of tokens of each of several words, tokenised alone.
+        items: the texts, cut at every space.
+        alone: how many tokens each different item has, tokenised alone: int64.
         kept: how many tokens of each text the model sees: `[texts]` int64.
     """
-    items = [text.split(" ") for text in texts]
-    sizes = row_lengths(items)
-    row = np.repeat(np.arange(len(texts)), sizes)
-    number = {item: index for index, item in enumerate(dict.fromkeys(chain(*items)))}
-    length = count_tokens(list(number))[np.fromiter((number[i] for i in chain(*items)), np.int64)]
-    running = np.cumsum(length) - length
-    start = running - running[np.cumsum(sizes) - sizes][row]
-    end = np.minimum(start + length, kept[row])
-    is_word = np.fromiter((i.isascii() and i.isalpha() for i in chain(*items)), np.bool_)
-    start, end, row = start[is_word], end[is_word], row[is_word]
+    number = items.number
+    words = np.fromiter((i.isascii() and i.isalpha() for i in items.distinct), np.bool_)
+    is_word = words[number.values]
+    row = number.rows()[is_word]
+    start = items.starts(alone)[is_word]
+    end = np.minimum(start + alone[number.values[is_word]], kept[row])
     inside = start < end
-    counts = np.bincount(row, minlength=len(texts))
+    counts = np.bincount(row, minlength=len(number))
     return WordSpans(np.where(inside, start, CUT), np.where(inside, end, CUT), counts)

@@ -1,10 +1,13 @@
 """What does a tokeniser make of many texts at once?"""
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+from tokenizers import models, normalizers
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 from dsgkd.text._ragged import Array, Ragged
@@ -13,6 +16,7 @@ _CHUNK_CHARACTERS = 1_000_000
 """Characters tokenised in one call: enough to keep every core busy, little enough for memory."""
 _PROBE = "abc 123 가나 漢字"
 """Text that any tokeniser makes at least one token of."""
+_BEFORE_SPACE = re.compile(r"(?<=\S)(?= \S)")
 
 
 class Frame(NamedTuple):
@@ -47,8 +51,78 @@ class Frame(NamedTuple):
         return ids
 
 
+class Pieces(NamedTuple):
+    """Several texts cut into pieces, of which every different one is kept once."""
+
+    distinct: list[str]
+    """The different pieces."""
+    number: Ragged
+    """The pieces of each text, at least one, by their place among the different ones: int64."""
+
+    @classmethod
+    def of(cls, rows: list[list[str]]) -> "Pieces":
+        """Number the pieces of each text."""
+        place = {piece: n for n, piece in enumerate(dict.fromkeys(chain.from_iterable(rows)))}
+        number = np.fromiter(map(place.__getitem__, chain.from_iterable(rows)), np.int64)
+        return cls(list(place), Ragged.of_lengths(number, row_lengths(rows)))
+
+    def starts(self, lengths: Array) -> Array:
+        """Return where each piece of each text starts in it: `[pieces of all texts]` int64.
+
+        Args:
+            lengths: of each different piece.
+        """
+        length = lengths[self.number.values]
+        start = np.cumsum(length) - length
+        return start - np.repeat(start[self.number.starts], self.number.lengths)
+
+    def joined(self, tokens: Ragged) -> Ragged:
+        """Lay the tokens of each text's pieces end to end."""
+        chosen = tokens.take(self.number.values)
+        lengths = np.add.reduceat(chosen.lengths, self.number.starts)
+        return Ragged.of_lengths(chosen.flat(), lengths)
+
+
+def at_spaces(text: str) -> list[str]:
+    """Cut at every space, and drop it."""
+    return text.split(" ")
+
+
+def before_spaces(text: str) -> list[str]:
+    """Cut before every single space inside the text, and keep it."""
+    return _BEFORE_SPACE.split(text)
+
+
+def nowhere(text: str) -> list[str]:
+    """Do not cut."""
+    return [text]
+
+
+def cut_for(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[str]]:
+    """Choose a cut after which every piece alone has the tokens that it has in the text.
+
+    Notes repeat their words, so it is much cheaper to tokenise each different piece once. BERT's
+    tokenisers read what stands between two spaces for itself, RoBERTa's and GPT-2's a word with
+    the space before it. Of any other tokeniser, and where an added token may reach over a space,
+    nothing is known.
+    """
+    backend = tokenizer.backend_tokenizer
+    splitter, normalizer = backend.pre_tokenizer, backend.normalizer
+    for token in backend.get_added_tokens_decoder().values():
+        written = normalizer.normalize_str(token.content) if normalizer else token.content
+        if token.rstrip or any(map(str.isspace, token.content + written)):
+            return nowhere
+    if isinstance(backend.model, models.WordPiece):
+        known = normalizer is None or isinstance(normalizer, normalizers.BertNormalizer)
+        return at_spaces if known and isinstance(splitter, BertPreTokenizer) else nowhere
+    if isinstance(backend.model, models.BPE) and normalizer is None:
+        known = isinstance(splitter, ByteLevel) and splitter.use_regex
+        return before_spaces if known else nowhere
+    return nowhere
+
+
 def tokenize(
-    texts: list[str], tokenizer: PreTrainedTokenizerBase, offsets: bool = False
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, offsets: bool = False
 ) -> tuple[Ragged, Array]:
     """Tokenise on all cores, without special tokens and without truncation.
 
@@ -56,19 +130,16 @@ def tokenize(
         The token ids, and the half-open character span of each token: `[tokens, 2]`, or `[0, 2]`
         where it was not asked for.
     """
-    encoding = tokenizer(
-        texts,
-        add_special_tokens=False,
-        padding=False,
-        truncation=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        return_offsets_mapping=offsets,
-        verbose=False,
-    )
-    ids = encoding["input_ids"]
-    spans = flat_array(chain.from_iterable(encoding["offset_mapping"] if offsets else []))
-    return Ragged.of_lengths(flat_array(ids), row_lengths(ids)), spans.reshape(-1, 2)
+    # Not by calling the tokeniser, which takes longer to wrap a short text than to read it.
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    encode_batch = backend.encode_batch if offsets else backend.encode_batch_fast
+    encodings = encode_batch(texts, add_special_tokens=False)
+    ids = [encoding.ids for encoding in encodings]
+    spans = chain.from_iterable(e.offsets for e in encodings) if offsets else ()
+    return Ragged.of_lengths(flat_array(ids), row_lengths(ids)), flat_array(spans).reshape(-1, 2)
 
 
 def chunks(texts: Sequence[str]) -> Iterator[list[str]]:

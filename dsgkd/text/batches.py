@@ -88,6 +88,7 @@ def training_batches(
     world_size: int = 1,
     start: int = 0,
     pad_to: int | None = None,
+    same_length: bool = False,
 ) -> Iterator[Batch]:
     """Yield one epoch of shuffled, length-bucketed batches.
 
@@ -106,6 +107,7 @@ def training_batches(
         start: how many batches to skip.
         pad_to: pad every text to this length, rather than to the batch's longest rounded up to a
             multiple of 8, which never exceeds the notes' `max_length`.
+        same_length: pad both models' texts to the longer of the two lengths.
     """
     random = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
     order = random.permutation(len(notes))
@@ -115,7 +117,7 @@ def training_batches(
     # Every pool but the last is a whole number of batches, so cutting the joined order cuts each.
     batches = _cut(np.concatenate(pools), batch_size) if pools else []
     for number in random.permutation(len(batches))[start:]:
-        yield _batch(notes, batches[number], cs_max_len, rank, world_size, pad_to)
+        yield _batch(notes, batches[number], cs_max_len, rank, world_size, pad_to, same_length)
 
 
 def evaluation_batches(
@@ -125,7 +127,7 @@ def evaluation_batches(
     order = np.argsort(-notes.lengths, kind="stable")
     alone = replace(notes, teacher=None)
     for rows in _cut(order, batch_size):
-        yield _batch(alone, rows, 0, rank, world_size, None)
+        yield _batch(alone, rows, 0, rank, world_size)
 
 
 def teacher_batches(
@@ -177,7 +179,8 @@ def _batch(
     cs_max_len: int,
     rank: int,
     world_size: int,
-    pad_to: int | None,
+    pad_to: int | None = None,
+    same_length: bool = False,
 ) -> Batch:
     """Assemble one worker's share of the batch made of `rows`."""
     mine = rows[rank::world_size]
@@ -186,20 +189,25 @@ def _batch(
     spans = torch.from_numpy(words.padded(width, 0).astype(np.int64))  # [batch, words, 5]
     mask = np.arange(width) < words.lengths[:, None]
 
+    def length_of(*sides: Ragged) -> int:
+        longest = max(int(side.lengths[rows].max(initial=1)) for side in sides)
+        if pad_to is not None and longest > pad_to:
+            raise ValueError(f"pad_to {pad_to} is shorter than a text of {longest} tokens")
+        return pad_to or _padded_length(longest, notes.max_length)
+
+    both = [notes.student] if notes.teacher is None else [notes.student, notes.teacher]
+
     def side(tokens: Ragged, pad: int, spans: Tensor) -> Side:
-        longest = int(tokens.lengths[rows].max(initial=1))
-        length = _padded_length(longest, notes.max_length) if pad_to is None else pad_to
-        if longest > length:
-            raise ValueError(f"pad_to {length} is shorter than a text of {longest} tokens")
+        length = length_of(*both) if same_length else length_of(tokens)
         return _side(tokens.take(mine), pad, spans, length)
 
-    teacher = notes.teacher
+    theirs = notes.teacher
     return Batch(
         rows=torch.from_numpy(mine.astype(np.int64)),
         keys=torch.from_numpy(notes.keys[mine]),
         labels=torch.from_numpy(notes.labels[mine].astype(np.int64)),
         student=side(notes.student, notes.student_pad, spans[..., :2]),
-        teacher=None if teacher is None else side(teacher, notes.teacher_pad, spans[..., 2:4]),
+        teacher=None if theirs is None else side(theirs, notes.teacher_pad, spans[..., 2:4]),
         teacher_words=spans[..., 4],
         word_mask=torch.from_numpy(mask),
     )

@@ -19,9 +19,9 @@ from transformers import PreTrainedTokenizerBase
 
 from dsgkd.errors import InputError
 from dsgkd.text._ragged import Array, Ragged, list_array
-from dsgkd.text._spans import UNKNOWN, Meaningless, paper_spans, script_spans
+from dsgkd.text._spans import UNKNOWN, Meaningless, joined_spans, paper_spans, script_spans
 from dsgkd.text._store import stored_table
-from dsgkd.text._tokens import Frame, chunks, tokenize
+from dsgkd.text._tokens import Frame, Pieces, at_spaces, chunks, cut_for, tokenize
 from dsgkd.text.sources import Notes
 from dsgkd.text.words import WordRule, find_words, separated
 
@@ -66,22 +66,28 @@ def encode(
         remedy = f"use at least {max_length - room + 1}"
         raise InputError("max_length", f"{max_length} leaves no room for text", remedy)
     meaningless = Meaningless.of(tokenizer)
-
-    def count_tokens(words: list[str]) -> Array:
-        return np.concatenate([tokenize(c, tokenizer)[0].lengths for c in chunks(words)])
-
+    cut = cut_for(tokenizer)
     batches = [_SCHEMA.empty_table()]
     for chunk in chunks(texts):
-        found = [find_words(text, rule) for text in chunk] if rule.kind == "script" else []
-        if separate and found:
-            pairs = [separated(*pair) for pair in zip(chunk, found, strict=True)]
-            chunk, found = [text for text, _ in pairs], [spans for _, spans in pairs]
-        tokens, offsets = tokenize(chunk, tokenizer, offsets=rule.kind == "script")
+        pieces = Pieces.of([cut(text) for text in chunk])
+        if rule.kind == "script":
+            read, found = pieces.distinct, [find_words(piece, rule) for piece in pieces.distinct]
+            if separate:
+                pairs = [separated(*pair) for pair in zip(read, found, strict=True)]
+                read, found = [text for text, _ in pairs], [spans for _, spans in pairs]
+            parts, offsets = tokenize(read, tokenizer, offsets=True)
+            spans = script_spans(read, found, parts, offsets, meaningless)
+        else:
+            parts, _ = tokenize(pieces.distinct, tokenizer)
+        tokens = pieces.joined(parts)
         kept = np.minimum(tokens.lengths, room)
         if rule.kind == "script":
-            words = script_spans(chunk, found, tokens, offsets, kept, meaningless)
+            words = joined_spans(spans, pieces, parts, kept)
+        elif cut is at_spaces:
+            words = paper_spans(pieces, parts.lengths, kept)
         else:
-            words = paper_spans(chunk, count_tokens, kept)
+            items = Pieces.of([at_spaces(text) for text in chunk])
+            words = paper_spans(items, tokenize(items.distinct, tokenizer)[0].lengths, kept)
         shift = np.where(words.start >= 0, len(frame.before), 0)
         columns = [
             list_array(frame.around(tokens, kept), kept + (max_length - room)),

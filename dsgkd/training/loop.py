@@ -102,7 +102,8 @@ def train(run: OpenRun, folder: Path, workers: Workers | None = None) -> Iterato
     """
     config, workers = run.config, workers or Workers.current()
     training, validation = run.notes.split("train"), run.notes.split("validation")
-    if run.teacher is not None and run.teacher.is_stored:
+    stored = run.teacher is not None and run.teacher.is_stored
+    if stored and not run.distiller.compares_positions:
         training = replace(training, teacher=None)  # nobody reads the teacher's tokens
     optimisation = config.optimisation
     steps = steps_per_epoch(len(training), optimisation.batch_size)
@@ -134,7 +135,7 @@ def train(run: OpenRun, folder: Path, workers: Workers | None = None) -> Iterato
             workers.rank,
             workers.size,
             start=progress.step,
-            pad_to=config.max_length if config.pad == "max_length" else None,
+            same_length=run.distiller.compares_positions,
         )
         for batch, taught in feed(run, batches):
             sums += _step(run, model, batch, taught, optimizer, schedule, workers)

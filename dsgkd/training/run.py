@@ -105,8 +105,6 @@ class RunConfig:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     max_length: int = 128
     """Tokens of a text that are read, for either model."""
-    pad: Literal["batch", "max_length"] = "batch"
-    """Pad to the longest text of the batch, or always to `max_length` (the paper's choice)."""
     seed: int = 17
     """Decides the head's first weights, the order of notes and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -143,7 +141,6 @@ def paper_preset(run: RunConfig) -> RunConfig:
         ),
         selection=replace(run.selection, objective="f1", threshold="prevalence"),
         max_length=384,
-        pad="max_length",
     )
 
 
@@ -257,10 +254,15 @@ def _distiller(
     source = teacher_source(config, cache, device, autocast)
     encoder, theirs = encoder_of(student), source.config
     if distillation.form == "paper" and distillation.beta > 0:
-        _check_paper_attention(config, encoder.config, theirs)
+        _check_heads(encoder.config, theirs)
     pairs = LayerMapping.parse(distillation.mapping).resolve(depth(encoder.config), depth(theirs))
     distiller = Distiller(
-        student, distillation, pairs, encoder.config.hidden_size, theirs.hidden_size
+        student,
+        distillation,
+        pairs,
+        encoder.config.hidden_size,
+        theirs.hidden_size,
+        config.max_length,
     ).to(device)
     if not distiller.distils:
         return distiller, None
@@ -298,21 +300,13 @@ def teacher_source(
     )
 
 
-def _check_paper_attention(
-    config: RunConfig, student: PretrainedConfig, teacher: PretrainedConfig
-) -> None:
+def _check_heads(student: PretrainedConfig, teacher: PretrainedConfig) -> None:
     ours, theirs = student.num_attention_heads, teacher.num_attention_heads
     if ours != theirs:
         raise InputError(
             "paper form",
             f"student has {ours} attention heads and teacher {theirs}",
             "use the standard form, or beta 0",
-        )
-    if config.pad != "max_length":
-        raise InputError(
-            "paper form",
-            "attention is compared by position, so both models' texts need one length",
-            "pad to max_length, or use the standard form, or beta 0",
         )
 
 

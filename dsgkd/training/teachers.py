@@ -93,13 +93,13 @@ class TeacherSource:
 
 
 @lru_cache(maxsize=4)
-def _live_model(source: TeacherSource) -> PreTrainedModel:
+def live_model(source: TeacherSource) -> PreTrainedModel:
     """Load a live teacher once per process; no run changes it."""
     return source.load()
 
 
 @lru_cache(maxsize=8)
-def _open_states(source: TeacherSource, store: StoreConfig, cache: Path) -> States:
+def open_states(source: TeacherSource, store: StoreConfig, cache: Path) -> States:
     """Open a store once per process."""
     return source.states(store, cache)
 
@@ -149,9 +149,9 @@ def open_teacher(
     size = teacher_bytes(source.config, notes, words, parts)
     kept, why = choose(distillation.teacher_store, size, store, epochs <= SHORT_RUN)
     if not kept:
-        live = LiveTeacher(_live_model(source), request, source.autocast)
+        live = LiveTeacher(live_model(source), request, source.autocast)
         return TeacherAtHand(live, "off", why)
-    states = _open_states(source, store, cache)
+    states = open_states(source, store, cache)
     mend = partial(fill, states, notes, words, parts, source.load, source.autocast)
     missed = mend()
     stored = StoredTeacher(states, request, mend)

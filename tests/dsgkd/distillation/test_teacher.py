@@ -53,18 +53,18 @@ def make_teacher(request, make_model, notes, tmp_path):
     return make
 
 
-def batches(notes, most=32, size=8, epoch=0, pad_to=None):
-    return list(training_batches(notes, size, most, 3, epoch, pad_to=pad_to))
+def batches(notes, most=32, size=8, same_length=False):
+    return list(training_batches(notes, size, most, 3, 0, same_length=same_length))
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
 def test_states_are_those_of_the_model_in_float32_without_gradient(
     kind, make_teacher, make_model, notes
 ):
-    request, pad_to = REQUESTS[kind], 48 if kind == "positions" else None
+    request = REQUESTS[kind]
     teacher = make_teacher(request)
     seen = 0
-    for batch in batches(notes, pad_to=pad_to):
+    for batch in batches(notes, same_length=kind == "positions"):
         said = teacher.word_states(batch)
         _, expected = forward_with_taps(make_model(), batch.teacher, request)
         for one, other in ((said.hidden, expected.hidden), (said.attention, expected.attention)):

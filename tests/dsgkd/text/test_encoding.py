@@ -183,8 +183,8 @@ def test_a_token_that_stands_for_no_characters_hides_no_word():
     offsets = np.array([[0, 2], [0, 0], [3, 5]])
     words = [find_words("ab cd", WordRule())]
     none = Meaningless([], [], [])
-    spans = script_spans(["ab cd"], words, tokens, offsets, np.array([3]), none)
-    assert (spans.start.tolist(), spans.end.tolist()) == ([0, 2], [2, 3])
+    spans = script_spans(["ab cd"], words, tokens, offsets, none)
+    assert spans.values.tolist() == [[0, 2, 0], [2, 3, 0]]
 
 
 def test_a_special_token_spelled_out_in_a_note_is_no_word(tokenizers):

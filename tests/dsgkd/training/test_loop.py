@@ -445,7 +445,7 @@ def test_a_strong_teacher_pulls_the_student_towards_itself(
         assert result.train["loss"] == pytest.approx(sum(result.train[part] for part in parts))
 
 
-def test_the_papers_preset_runs_from_end_to_end_at_its_fixed_length(
+def test_the_papers_preset_runs_from_end_to_end_with_texts_of_one_length(
     make_config: MakeConfig, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = paper_preset(make_config("long-student", "long-teacher"))
@@ -460,7 +460,8 @@ def test_the_papers_preset_runs_from_end_to_end_at_its_fixed_length(
     run = open_run(config, cache)
     results = list(train(run, tmp_path))
 
-    assert shapes == {(384, 384)}
+    assert len(shapes) > 1
+    assert all(student == teacher for student, teacher in shapes)
     assert len(run.distiller.projections) == 0
     assert results[-1].step == 2
     assert results[-1].threshold == pytest.approx(20 / 41)  # the share of urgent notes

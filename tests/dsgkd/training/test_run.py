@@ -1,12 +1,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dsgkd.errors import InputError
 from dsgkd.models.student import StudentConfig
+from dsgkd.text.batches import training_batches
 from dsgkd.text.sources import DataConfig
 from dsgkd.training.loop import train
 from dsgkd.training.run import (
@@ -28,7 +30,7 @@ MakeConfig = Callable[..., RunConfig]
 def test_a_student_reads_as_many_tokens_as_it_has_positions_and_no_more(
     make_config: MakeConfig, cache: Path, tmp_path: Path, student: str, longest: int
 ) -> None:
-    run = open_run(make_config(student, max_length=longest, pad="max_length"), cache)
+    run = open_run(make_config(student, max_length=longest), cache)
     assert run.notes.split("train").lengths.max() == longest
     assert next(train(run, tmp_path)).epoch == 1
 
@@ -69,15 +71,27 @@ def test_a_measure_that_the_validation_labels_leave_undefined_is_refused(
     open_run(replace(config, selection=SelectionConfig(objective="loss")), cache)
 
 
-def test_the_papers_attention_needs_texts_of_one_length(
+@torch.no_grad()
+def test_padding_to_the_papers_length_changes_nothing_but_the_time(
     make_config: MakeConfig, cache: Path
 ) -> None:
     paper = paper_preset(make_config("long-student", "long-teacher"))
+    live = replace(paper.distillation, teacher_store="live")
+    run = open_run(replace(paper, distillation=live), cache)
+    distiller, notes = run.distiller.eval(), run.notes.split("train")
 
-    with pytest.raises(InputError, match="pad to max_length"):
-        open_run(replace(paper, pad="batch"), cache)
-    hidden_only = replace(paper.distillation, beta=0.0)
-    open_run(replace(paper, pad="batch", distillation=hidden_only), cache)
+    def losses(**padding: Any) -> torch.Tensor:
+        found, lengths = [], set()
+        for batch in training_batches(notes, 8, 32, 0, 0, **padding):
+            taught = run.teacher.answers.word_states(batch)
+            found.append(torch.stack(distiller(batch, taught, 8.0, batch.word_mask.sum())))
+            lengths |= {batch.student.input_ids.shape[1], batch.teacher.input_ids.shape[1]}
+        assert (lengths == {384}) == ("pad_to" in padding)
+        return torch.stack(found)
+
+    padded = losses(pad_to=384)
+    assert padded[:, 2].gt(0).any()
+    torch.testing.assert_close(losses(same_length=True), padded, rtol=1e-5, atol=1e-9)
 
 
 def test_the_papers_attention_needs_as_many_heads_on_both_sides(
@@ -93,7 +107,7 @@ def test_the_papers_preset_is_the_papers(make_config: MakeConfig) -> None:
     preset = paper_preset(RunConfig(student=StudentConfig(dropout=0.3), seed=4))
 
     assert (preset.distillation.alpha, preset.distillation.beta) == (0.6, 0.2)
-    assert (preset.max_length, preset.pad, preset.words.kind) == (384, "max_length", "paper")
+    assert (preset.max_length, preset.words.kind) == (384, "paper")
     assert (preset.student.head, preset.student.dropout, preset.seed) == ("paper", 0.3, 4)
     assert preset.optimisation.warmup_share == 0.25
     assert preset.selection.patience == 5

@@ -1,0 +1,53 @@
+"""How does the driver wait for work that runs elsewhere on the cluster?"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from dsgkd.errors import InputError
+
+
+def collect(
+    tasks: Sequence[Any], follow: Callable[[int], None] | None = None, every: float = 1.0
+) -> list[Any]:
+    """Return the results of tasks, in their order.
+
+    Args:
+        tasks: references.
+        follow: called about every `every` seconds with the number of tasks that are done.
+        every: in seconds.
+
+    Raises:
+        InputError: a task met it.
+    """
+    pending = list(tasks)
+    try:
+        while pending:
+            done, pending = ray.wait(pending, num_returns=len(pending), timeout=every)
+            ray.get(done)  # an error ends the waiting at once
+            if follow is not None:
+                follow(len(tasks) - len(pending))
+        return ray.get(list(tasks))
+    except RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from None
+        raise
+    finally:
+        for task in pending:
+            ray.cancel(task, force=False)
+
+
+class Sparingly:
+    """Says a line at most every so many seconds, so that a job's log stays readable."""
+
+    def __init__(self, say: Callable[[str], None], every: float) -> None:
+        self._say, self._every, self._last = say, every, time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        """Say it, or not."""
+        if time.monotonic() - self._last >= self._every:
+            self._last = time.monotonic()
+            self._say(line)
