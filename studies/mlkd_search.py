@@ -21,6 +21,7 @@ from dataclasses import replace
 
 from dsgkd.cli.flags import (
     add_data_flags,
+    cluster_flags,
     data_config,
     default_name,
     integers,
@@ -136,27 +137,7 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument("--out", default="", help="folder of studies [runs]")
     study.add_argument("--name", default="", help="the study's folder in it [mlkd-<date>-<time>]")
     study.add_argument("--resume", action="store_true", help="go on with the study of that name")
-    cluster = parser.add_argument_group("cluster")
-    cluster.add_argument(
-        "--max-concurrent", type=int, default=0, help="trials at a time [as many as fit]"
-    )
-    cluster.add_argument(
-        "--workers-per-trial", type=int, default=1, help="more than 1: Ray Train [%(default)s]"
-    )
-    cluster.add_argument(
-        "--gpus-per-worker",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="0.25: four workers share a GPU [%(default)s]",
-    )
-    cluster.add_argument(
-        "--use-gpu",
-        action="store_const",
-        const=1.0,
-        dest="gpus_per_worker",
-        help="a GPU for each worker",
-    )
+    cluster_flags(parser)
     store_flags(parser)
     return parser
 

@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train one student, distilled from a teacher or alone",
     "evaluate": "measure a trained student on labelled notes",
     "predict": "classify notes with a trained student",
+    "store": "list, verify and prune stored teachers",
     "pretrain": "pre-train a language model on text, from scratch or continued",
 }
 

@@ -104,5 +104,9 @@ def _epoch_rows(spec: TrialSpec, result: dict[str, Any]) -> list[dict[str, Any]]
         "seconds": result["seconds"],
     }
     measured = {name: result["validation"][name] for name in MEASURES}
-    validation = {"split": "validation", "threshold": result["threshold"]}
+    validation = {
+        "split": "validation",
+        "threshold": result["threshold"],
+        "seconds": result["evaluation_seconds"],
+    }
     return [key | train | result["train"], key | validation | measured]

@@ -55,6 +55,8 @@ class EpochResult:
     threshold: float
     examples_per_second: float
     seconds: float
+    """Of training."""
+    evaluation_seconds: float
     best_epoch: int
     best_objective: float
     finished: bool
@@ -195,12 +197,14 @@ def _finish_epoch(
 ) -> EpochResult:
     """Evaluate, update `progress` to the end of the epoch, and say what it brought."""
     selection, epochs = run.config.selection, run.config.optimisation.epochs
+    started = time.perf_counter()
     probability = predict(run, validation, workers)
     # The last step's gradient can be infinite although its loss was not.
     if not np.isfinite(probability).all():
         raise DivergedError(f"the weights are not finite after epoch {progress.epoch + 1}")
     threshold = validation_threshold(run, validation.labels, probability)
     measured = measures(validation.labels, probability, threshold)
+    evaluation_seconds = time.perf_counter() - started
     progress.epoch += 1
     for measure in {selection.objective, *selection.stop_when_stale}:
         value = improvement(measure, measured[measure])
@@ -228,6 +232,7 @@ def _finish_epoch(
         threshold=threshold,
         examples_per_second=len(run.notes.split("train")) / max(seconds, 1e-9),
         seconds=seconds,
+        evaluation_seconds=evaluation_seconds,
         best_epoch=progress.best_epoch,
         best_objective=improvement(selection.objective, progress.best[selection.objective]),
         finished=progress.finished,

@@ -7,6 +7,7 @@ never changed, so a copy is never out of date.
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,16 +118,18 @@ class Depot:
                 raise _unreachable(self._uri) from error
 
     def describe(self, card: dict[str, Any]) -> None:
-        """Say once which teacher this is; nothing of any text."""
-        path = self.folder / CARD
-        if not path.exists():
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Say which teacher this is (nothing of any text), and that it is used now."""
+        path, is_new = self.folder / CARD, not (self.folder / CARD).exists()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if is_new:
                 with whole_file(path) as temporary:
                     temporary.write_text(json.dumps(card))
-            except OSError as error:
-                reason = error.strerror or "cannot be written"
-                raise InputError(str(self.folder), reason, "choose another --store") from error
+            path.touch()
+        except OSError as error:
+            reason = error.strerror or "cannot be written"
+            raise InputError(str(self.folder), reason, "choose another --store") from error
+        if is_new:
             self.keep(path)
 
     def _names(self, remote: FileSystem) -> list[str]:
@@ -149,6 +152,28 @@ class Depot:
                 shutil.copyfileobj(source, sink, 1 << 22)
         except OSError as error:
             raise _unreachable(self._uri) from error
+
+
+def folders(store: StoreConfig, cache: Path) -> Iterator[tuple[str, Depot]]:
+    """Yield name and depot of every stored teacher.
+
+    Raises:
+        InputError: the storage cannot be reached.
+    """
+    root = store.root(cache)
+    if not store.is_remote:
+        for folder in sorted(path for path in root.glob("*") if path.is_dir()):
+            yield folder.name, Depot(folder)
+        return
+    base = store.folder.rstrip("/")
+    try:
+        remote, path = FileSystem.from_uri(base)
+        found = remote.get_file_info(FileSelector(path, allow_not_found=True))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _unreachable(base) from error
+    for info in found:
+        if info.type == FileType.Directory:
+            yield info.base_name, Depot(root / info.base_name, f"{base}/{info.base_name}")
 
 
 def _unreachable(uri: str) -> InputError:

@@ -79,6 +79,13 @@ class States:
         """The shards that are whole."""
         return self._shards
 
+    def superseded(self) -> list[Shard]:
+        """Return the shards of which every text is stored elsewhere with more words."""
+        used: set[int] = set()
+        for part in self.parts:
+            used |= set(self._index(part).shards.tolist())
+        return [shard for number, shard in enumerate(self._shards) if number not in used]
+
     def missing(self, keys: Array, words: Array, parts: Sequence[Part]) -> Array:
         """Return the positions of the texts that lack a part, or some of their words in it.
 

@@ -5,7 +5,7 @@ import errno
 import pandas as pd
 import pytest
 
-from dsgkd import checkpoint
+from dsgkd import files
 
 SECRET = "환아 confidential"
 """What stands in the notes here, and must not stand in a message."""
@@ -156,7 +156,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_nothing_half_written(
     def full(*arguments, **keywords):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     code, _, err = run_cli("train", *short, "--out", tmp_path / "run", "--cache", tmp_path / "c")
     assert_one_line(code, err, "")
     left = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]

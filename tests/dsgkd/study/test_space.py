@@ -51,6 +51,15 @@ def test_no_fitting_mapping_is_an_input_error():
         SearchSpace(mappings=("last-4",)).fitting_mappings(2, 2)
 
 
+def test_mappings_of_other_teacher_layers_are_left_out():
+    space = SearchSpace(mappings=("uniform", "last-1", "uniform+emb"), teacher_layers=(3, 6))
+    assert space.fitting_mappings(2, 6) == ["uniform", "last-1"]
+    only_last = SearchSpace(mappings=("uniform", "last-1"), teacher_layers=(6,))
+    assert only_last.fitting_mappings(2, 6) == ["last-1"]
+    with pytest.raises(InputError, match="teacher layers: no mapping uses only 4"):
+        SearchSpace(teacher_layers=(4,)).fitting_mappings(2, 6)
+
+
 def test_beta_is_searched_only_if_its_range_is_open():
     _, closed = suggest(SearchSpace(), MLKD)
     run, opened = suggest(SearchSpace(beta=(0.0, 2.0)), MLKD)

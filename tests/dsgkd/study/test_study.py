@@ -4,11 +4,13 @@ import pytest
 from tiny_runs import KOREAN, MILD, URGENT
 
 import analysis
+from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.student import load_student
 from dsgkd.study.ledger import Ledger
 from dsgkd.study.runner import run_trials
 from dsgkd.study.study import Study
+from dsgkd.study.teachers import plan, store_teacher
 
 pytestmark = pytest.mark.ray
 
@@ -41,6 +43,15 @@ def test_a_study_searches_confirms_and_writes_everything_down(finished):
     assert set(trials["stage"]) == {"search", "confirm", "control"}
     assert (trials["epochs_done"] == 2).all()
     assert (trials["worker_seconds"] > 0).all()
+
+    # Every teacher read the texts once; the controls' own went with their trials.
+    use = trials.set_index("trial_id")["teacher_store"]
+    assert use[use.index.str.contains("plain")].isna().all()
+    assert set(use[use.index.str.contains("mlkd|search-random")]) == {"hit"}
+    assert set(use[use.index.str.contains("confirm-random")]) == {"miss"}
+    assert sum("texts read once" in line for line in lines) == 2
+    assert len(list((config.cache / "teachers").iterdir())) == 2
+    assert not list(config.folder.glob("trials/*/teacher"))
 
     # Every epoch is there, and only confirmation read the test split.
     metrics = found.metrics
@@ -163,6 +174,48 @@ def test_a_trial_of_two_workers_under_ray_train_reports_like_any_other(
     assert (state, reason) == ("complete", "")
     assert 0 <= auroc <= 1
     assert Ledger(spec.ledger).read("predictions").num_rows == 9
+
+
+def test_a_teacher_is_stored_by_tasks_that_may_be_killed_and_asked_for_no_more_than_is_missing(
+    local_ray, make_study, zoo
+):
+    config = make_study()
+    teacher = str(zoo / "teacher")
+    space = replace(config.space, beta=(0.0, 1.0))
+    wanted = plan(
+        config.run,
+        space,
+        teacher,
+        "pretrained",
+        {config.run.student.model: 2, teacher: 3},
+        config.cache,
+        config.store,
+    )
+    assert [str(part) for part in wanted.parts] == ["hidden.2", "hidden.3", "words.2", "words.3"]
+    lines = []
+    store_teacher(wanted, {"cpu": 1}, 2, lines.append)
+    store_teacher(wanted, {"cpu": 1}, 2, lines.append)
+    assert "41 texts read once" not in lines[0]  # some have no word
+    assert "texts read once" in lines[0]
+    assert lines[1].endswith("stored before")
+    shards = sorted(config.cache.glob("teachers/*/*.safetensors"))
+    assert len(shards) == 4  # two for each worker
+    shards[0].unlink()
+    store_teacher(wanted, {"cpu": 1}, 2, lines.append)
+    assert "texts read once" in lines[2]
+    assert len(sorted(config.cache.glob("teachers/*/*.safetensors"))) >= 4
+
+
+def test_a_store_beyond_its_budget_ends_the_study_before_the_first_trial(local_ray, make_study):
+    config = make_study(store=StoreConfig(budget_gb=1e-6))
+    stored = replace(config.run.distillation, teacher_store="stored")
+    study = Study(replace(config, run=replace(config.run, distillation=stored)), lambda _: None)
+    with pytest.raises(InputError, match=r"needs .*, budget 1 kB: keep fewer layers"):
+        study.run()
+    assert not list((config.folder / "ledger" / "trials").glob("*"))
+    lines = []
+    Study(make_study("live", store=config.store), lines.append).run()
+    assert any(line.startswith("live teacher: storing it would take") for line in lines)
 
 
 def test_a_trial_that_fails_says_why_and_the_study_goes_on(local_ray, make_study, make_config):

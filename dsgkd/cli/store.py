@@ -1,0 +1,89 @@
+"""Look after stored teachers: what they said of the training texts, kept for later runs.
+
+  ls      what is there, the one that was used last first
+  verify  read everything and compare checksums; damaged shards are removed (the next run
+          computes them anew), and the exit code is 2
+  prune   remove what is no longer wanted; leftovers go in any case
+
+Example:
+  dsgkd store ls
+  dsgkd store verify --store /shared/teachers
+  dsgkd store prune --older-than 30
+  dsgkd store prune --keep-gb 50
+  dsgkd store prune --teacher tiny-en-med
+"""
+
+import argparse
+from datetime import datetime
+from pathlib import Path
+
+from dsgkd.cli.flags import parser_of
+from dsgkd.distillation.store.depot import StoreConfig
+from dsgkd.distillation.store.keeping import entries, prune
+from dsgkd.errors import InputError
+from dsgkd.training.teachers import readable
+
+
+def run(arguments: list[str]) -> None:
+    """Run `dsgkd store`."""
+    parser = parser_of(__doc__ or "", "dsgkd store")
+    parser.add_argument("action", choices=["ls", "verify", "prune"])
+    parser.add_argument("--cache", default="runs/cache", metavar="FOLDER", help="[%(default)s]")
+    parser.add_argument(
+        "--store", default="", metavar="FOLDER", help="folder or URI [inside the cache]"
+    )
+    parser.add_argument(
+        "--store-node-folder", default="", metavar="FOLDER", help="with a URI: this node's copy"
+    )
+    parser.add_argument("--teacher", default="", metavar="NAME", help="prune: part of the name")
+    parser.add_argument("--older-than", type=float, metavar="DAYS", help="prune: not used since")
+    parser.add_argument("--keep-gb", type=float, metavar="GB", help="prune: until the rest fits")
+    flags = parser.parse_args(arguments)
+    cache = Path(flags.cache).expanduser().absolute()
+    store = StoreConfig(flags.store, flags.store_node_folder)
+    if not store.is_remote and not store.root(cache).is_dir():
+        raise InputError(
+            str(store.root(cache)), "no stored teachers here", "name --cache or --store"
+        )
+    {"ls": _list, "verify": _verify, "prune": _prune}[flags.action](store, cache, flags)
+
+
+def _list(store: StoreConfig, cache: Path, flags: argparse.Namespace) -> None:
+    total = 0
+    for entry in entries(store, cache):
+        parts = ", ".join(map(str, entry.states.parts)) or "nothing"
+        used = datetime.fromtimestamp(entry.used_at)
+        print(
+            f"{entry.name}\n  {entry.texts:,} texts, {readable(entry.size)}, used {used:%Y-%m-%d}"
+        )
+        print(f"  layers: {parts}")
+        if entry.states.refused:
+            print(f"  {len(entry.states.refused)} damaged files: see dsgkd store verify")
+        total += entry.size
+    print(f"{readable(total)} in all")
+
+
+def _verify(store: StoreConfig, cache: Path, flags: argparse.Namespace) -> None:
+    bad = 0
+    for entry in entries(store, cache):
+        damaged = entry.damaged()
+        whole = len(entry.states.shards) + len(entry.states.refused) - len(damaged)
+        print(f"{entry.name}: {whole} shards are whole, {len(damaged)} damaged")
+        for one in damaged:
+            print(f"  {one}")
+            entry.states.depot.discard(one.path)
+        bad += len(damaged)
+    if bad:
+        raise InputError(
+            str(store.folder or store.root(cache)),
+            f"{bad} damaged shards were removed",
+            "nothing to do: the next run computes them anew; but look at the disk",
+        )
+
+
+def _prune(store: StoreConfig, cache: Path, flags: argparse.Namespace) -> None:
+    freed = 0
+    for name, size in prune(store, cache, flags.teacher, flags.older_than, flags.keep_gb):
+        print(f"removed {name} ({readable(size)})")
+        freed += size
+    print(f"{readable(freed)} freed")
