@@ -1,5 +1,6 @@
 # make study   see a study run on the embedded default
 # make test    lint, type-check and test
+# make bench   measure what docs/performance.md reports; ONLY=step,store chooses sections
 # make install the set-up that both depend on; TORCH_INDEX chooses a build of torch, for instance
 #              make install TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
@@ -8,7 +9,7 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install study test lint clean
+.PHONY: install study test bench lint clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +28,9 @@ study: install
 
 test: lint
 	$(BIN)/python -m pytest
+
+bench: install
+	$(BIN)/python tests/benchmarks/run.py $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 Two attention functions are registered with transformers' attention interface. `dsgkd_fused` is
 PyTorch's scaled dot-product attention; `dsgkd_plain` is matmul, softmax, matmul, which is the
-faster one on CPUs (`make bench ONLY=attention`). Both compute what they always compute and, while
+faster one on CPUs (`make bench ONLY=choices`). Both compute what they always compute and, while
 an `AttentionTap` is open, pool the softmaxed rows of the words' tokens besides. Plain attention has
 these rows at hand, so that pooling is two small products; fused attention never shows them, so the
 rows of the words' tokens, and no others, are computed again.

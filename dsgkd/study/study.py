@@ -28,7 +28,7 @@ from dsgkd.study.recorder import Recorder
 from dsgkd.study.runner import asha, run_trials, slots
 from dsgkd.study.search import Search
 from dsgkd.study.space import METHODS, MLKD, PLAIN, RANDOM_TEACHER, SearchSpace
-from dsgkd.study.teachers import plan, store_teacher
+from dsgkd.study.teachers import StoredTeacherPlan, plan, store_teacher
 from dsgkd.study.trial import OWN_TEACHER, Report, TrialSpec
 from dsgkd.text.sources import SPLITS, Notes
 from dsgkd.training.run import RunConfig, open_table
@@ -147,7 +147,10 @@ class Study:
         """
         config, say, run, models = self.config, self.say, self.config.run, self._models
         concurrent = self._concurrent()
-        self._open(open_table(run.data, run.world, config.cache))
+        notes = open_table(run.data, run.world, config.cache)
+        begun = self.ledger.exists()
+        if begun:
+            self._resume(notes)
         build_models(models, config.cache, say)
         for teacher in config.teachers:
             distillation = replace(run.distillation, teacher=teacher)
@@ -158,7 +161,14 @@ class Study:
             f"the best of each; {concurrent} at a time"
         )
         layers = depths(models, config.cache)
-        search = self._search(self._store_teachers(layers, concurrent), layers)
+        plans = self._plans(layers)
+        run = self._choose_teachers(plans, concurrent)
+        if not begun:  # whatever the user gave wrong has shown by now
+            self._begin(notes)
+        if run.distillation.teacher_store == "stored":
+            for one in plans:
+                store_teacher(one, config.resources, concurrent, say)
+        search = self._search(run, layers)
         self._run_search(search, concurrent)
         self._run_confirmation(search, concurrent)
 
@@ -191,21 +201,21 @@ class Study:
             )
         return min(fitting, config.max_concurrent) if config.max_concurrent > 0 else fitting
 
-    def _open(self, notes: Notes) -> None:
-        """Write the study's row, or check that it is the same study and read what was done."""
-        configuration = _configuration(self.config)
-        if self.ledger.exists():
-            row = self.ledger.read("studies").to_pylist()[0]
-            self.study_id = row["study_id"]
-            _check_same(json.loads(row["configuration"]), configuration, row, notes)
-            for trial in self.ledger.read("trials").to_pylist():
-                self._attempts[trial["trial_id"]] = max(
-                    self._attempts[trial["trial_id"]], trial["attempt"]
-                )
-                if trial["state"] in _FINISHED:
-                    self._done.add(trial["trial_id"])
-            self.say(f"resuming: {len(self._done)} trials are finished")
-            return
+    def _resume(self, notes: Notes) -> None:
+        """Check that it is the same study, and read what was done."""
+        row = self.ledger.read("studies").to_pylist()[0]
+        self.study_id = row["study_id"]
+        _check_same(json.loads(row["configuration"]), _configuration(self.config), row, notes)
+        for trial in self.ledger.read("trials").to_pylist():
+            self._attempts[trial["trial_id"]] = max(
+                self._attempts[trial["trial_id"]], trial["attempt"]
+            )
+            if trial["state"] in _FINISHED:
+                self._done.add(trial["trial_id"])
+        self.say(f"resuming: {len(self._done)} trials are finished")
+
+    def _begin(self, notes: Notes) -> None:
+        """Write the study's row."""
         self.study_id = f"{self.config.name}-{secrets.token_hex(4)}"
         table = notes.table.to_pandas()
         labels = {
@@ -224,7 +234,7 @@ class Study:
             "data_fingerprint": notes.fingerprint,
             "row_counts": {split: int(n) for split, n in table["split"].value_counts().items()},
             "label_counts": labels,
-            "configuration": configuration,
+            "configuration": _configuration(self.config),
             "seed": self.config.seed,
             "budget": {
                 "trials": self.config.trials,
@@ -234,23 +244,25 @@ class Study:
         }
         self.ledger.write("studies", [row], "study")
 
-    def _store_teachers(self, layers: dict[str, int], concurrent: int) -> RunConfig:
-        """Let every teacher read the training texts once; return what trials have in common."""
-        config, run = self.config, self.config.run
-        plans = [
-            plan(run, config.space, teacher, weights, layers, config.cache, config.store)
+    def _plans(self, layers: dict[str, int]) -> list[StoredTeacherPlan]:
+        """Say what may be asked of each teacher, and of its double with random weights."""
+        config = self.config
+        return [
+            plan(config.run, config.space, teacher, weights, layers, config.cache, config.store)
             for teacher in config.teachers
             for weights in get_args(TeacherWeights)
         ]
-        sizes = [one.size() for one in plans]
+
+    def _choose_teachers(self, plans: list[StoredTeacherPlan], concurrent: int) -> RunConfig:
+        """Decide between stored and live teachers; return what trials have in common."""
+        run, sizes = self.config.run, [one.size() for one in plans]
         # Confirmation draws other random teachers, which are gone with their trial.
         size = sum(sizes) + concurrent * max(sizes)
-        kept, why = choose(run.distillation.teacher_store, size, config.store, is_short=False)
+        stored, why = choose(
+            run.distillation.teacher_store, size, self.config.store, is_short=False
+        )
         self.say(why)
-        if kept:
-            for one in plans:
-                store_teacher(one, config.resources, concurrent, self.say)
-        use: TeacherStore = "stored" if kept else "live"
+        use: TeacherStore = "stored" if stored else "live"
         return replace(run, distillation=replace(run.distillation, teacher_store=use))
 
     def _search(self, run: RunConfig, layers: dict[str, int]) -> Search:

@@ -137,9 +137,9 @@ def tokenize(
     backend.encode_special_tokens = tokenizer.split_special_tokens
     encode_batch = backend.encode_batch if offsets else backend.encode_batch_fast
     encodings = encode_batch(texts, add_special_tokens=False)
-    ids = [encoding.ids for encoding in encodings]
+    ids = flat_array(encoding.ids for encoding in encodings)
     spans = chain.from_iterable(e.offsets for e in encodings) if offsets else ()
-    return Ragged.of_lengths(flat_array(ids), row_lengths(ids)), flat_array(spans).reshape(-1, 2)
+    return Ragged.of_lengths(ids, row_lengths(encodings)), flat_array(spans).reshape(-1, 2)
 
 
 def chunks(texts: Sequence[str]) -> Iterator[list[str]]:

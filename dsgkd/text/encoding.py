@@ -71,10 +71,12 @@ def encode(
     for chunk in chunks(texts):
         pieces = Pieces.of([cut(text) for text in chunk])
         if rule.kind == "script":
-            read, found = pieces.distinct, [find_words(piece, rule) for piece in pieces.distinct]
-            if separate:
-                pairs = [separated(*pair) for pair in zip(read, found, strict=True)]
-                read, found = [text for text, _ in pairs], [spans for _, spans in pairs]
+            read, found = [], []
+            for piece in pieces.distinct:
+                marked = find_words(piece, rule)
+                piece, marked = separated(piece, marked) if separate else (piece, marked)
+                read.append(piece)
+                found.append(marked)
             parts, offsets = tokenize(read, tokenizer, offsets=True)
             spans = script_spans(read, found, parts, offsets, meaningless)
         else:
