@@ -24,7 +24,9 @@ def predict(
     was_training = student.training
     student.eval()
     rows, shares = [], []
-    size = run.config.optimisation.evaluation_batch_size
+    # On a CPU larger batches only leave its caches (`make bench ONLY=choices`).
+    best = 256 if run.device.type == "cuda" else 32
+    size = run.config.optimisation.evaluation_batch_size or best
     for batch in evaluation_batches(notes, size, workers.rank, workers.size):
         side = batch.to(run.device).student
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.autocast):

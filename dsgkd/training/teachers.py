@@ -148,6 +148,8 @@ def open_teacher(
     words, parts = words_needed(notes, distillation.cs_max_len), parts_of(request)
     size = teacher_bytes(source.config, notes, words, parts)
     kept, why = choose(distillation.teacher_store, size, store, epochs <= SHORT_RUN)
+    if not words.any():
+        kept, why = False, "live teacher: no text has a word to transfer"
     if not kept:
         live = LiveTeacher(live_model(source), request, source.autocast)
         return TeacherAtHand(live, "off", why)

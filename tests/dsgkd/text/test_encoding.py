@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from itertools import chain, pairwise, product
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 from dsgkd.errors import InputError
@@ -15,6 +17,7 @@ from dsgkd.text import encoding
 from dsgkd.text._ragged import Ragged
 from dsgkd.text._spans import Meaningless, script_spans
 from dsgkd.text._store import _read
+from dsgkd.text._tokens import at_spaces, before_spaces, cut_for, nowhere, tokenize
 from dsgkd.text.encoding import EncodedNotes, encode, encoded, tokenizer_fingerprint
 from dsgkd.text.words import WordRule, find_words, separated
 
@@ -273,6 +276,49 @@ def test_texts_are_the_same_in_many_chunks_and_in_one(tokenizers, monkeypatch, s
         monkeypatch.setattr("dsgkd.text._tokens._CHUNK_CHARACTERS", 50)
         assert encode(samples * 3, tokenizers["wordpiece"], 24, rule) == together
         monkeypatch.undo()
+
+
+CUTS = dict.fromkeys(KINDS, nowhere) | {
+    "wordpiece": at_spaces,
+    "wordpiece without [CLS]": at_spaces,
+    "byte-level BPE, trimmed": before_spaces,
+    "byte-level BPE, untrimmed": before_spaces,
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if CUTS[kind] is not nowhere])
+@settings(max_examples=60, deadline=None)
+@given(texts=texts, max_length=st.integers(4, 40), separate=st.booleans(), prefix=st.booleans())
+def test_texts_are_the_same_in_pieces_and_whole(
+    kind, texts, max_length, separate, prefix, tokenizers
+):
+    tokenizer = deepcopy(tokenizers[kind])
+    if "BPE" in kind:
+        tokenizer.backend_tokenizer.pre_tokenizer.add_prefix_space = prefix
+    assert cut_for(tokenizer) is CUTS[kind]
+    for rule in (WordRule("script"), WordRule("paper")):
+        pieces = encode(texts, tokenizer, max_length, rule, separate)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(encoding, "cut_for", lambda _: nowhere)
+            assert encode(texts, tokenizer, max_length, rule, separate) == pieces
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_is_cut_only_where_nothing_reaches_over_the_cut(kind, tokenizers):
+    assert cut_for(tokenizers[kind]) is CUTS[kind]
+    for added in ("blood pressure", AddedToken("fever", rstrip=True)):
+        tokenizer = deepcopy(tokenizers[kind])
+        tokenizer.add_tokens([added])
+        assert cut_for(tokenizer) is nowhere
+
+
+def test_truncation_and_padding_of_the_last_call_do_not_linger(tokenizers, samples):
+    tokenizer = tokenizers["wordpiece"]
+    for rule in (WordRule("script"), WordRule("paper")):
+        expected = encode(samples, tokenizer, 64, rule)
+        tokenizer(samples, truncation=True, max_length=3, padding="max_length")
+        assert tokenize(samples, tokenizer)[0].lengths.min() > 3
+        assert encode(samples, tokenizer, 64, rule) == expected
 
 
 def test_a_tokeniser_that_is_not_fast_is_an_input_error(tokenizers, monkeypatch):

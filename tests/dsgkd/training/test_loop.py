@@ -34,7 +34,10 @@ def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.
 
 def facts(results: list[EpochResult]) -> list[dict[str, Any]]:
     """What the epochs brought, without the time they took."""
-    return [replace(r, seconds=0.0, examples_per_second=0.0).__dict__ for r in results]
+    return [
+        replace(r, seconds=0.0, evaluation_seconds=0.0, examples_per_second=0.0).__dict__
+        for r in results
+    ]
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[Batch], None]) -> list[int]:

@@ -14,6 +14,7 @@ from dsgkd.errors import InputError
 from dsgkd.models import zoo
 from dsgkd.models.fingerprint import fingerprint
 from dsgkd.models.taps import WordStates
+from dsgkd.text.sources import DataConfig
 from dsgkd.training import teachers
 from dsgkd.training.feed import ahead
 from dsgkd.training.loop import BEST, LAST, train
@@ -132,6 +133,19 @@ def test_a_store_that_does_not_fit_its_budget_is_refused_with_both_sizes(make_co
         open_run(config, cache, StoreConfig(budget_gb=5e-6))
     assert readable(3_140_000_000) == "3.14 GB"
     assert readable(12) == "12 bytes"
+
+
+def test_notes_without_a_word_to_transfer_need_no_store(make_config, cache, tmp_path):
+    path = tmp_path / "notes.csv"
+    splits = ["train"] * 8 + ["validation"] * 4 + ["test"] * 4
+    rows = [
+        f"{split},환아 {'중증' if n % 2 else '경증'} {n},{n % 2}" for n, split in enumerate(splits)
+    ]
+    path.write_text("\n".join(["split,text,label", *rows]), encoding="utf-8")
+    config = make_config("student", "teacher", TERMS | {"teacher_store": "stored"})
+    run = open_run(replace(config, data=DataConfig(str(path))), cache)
+    assert run.teacher.why == "live teacher: no text has a word to transfer"
+    assert [result.train["loss_hidden"] for result in train(run, tmp_path / "run")] == [0, 0, 0]
 
 
 def test_a_damaged_store_is_mended_in_the_middle_of_a_run(make_config, cache, tmp_path, forget):

@@ -1,0 +1,175 @@
+"""Where does the time of a study go, and how does it grow with trials and workers?
+
+Whole studies on a local Ray of two CPUs, through the same `Study` as users', with mini models of
+random weights on the embedded world. Figures are read from the ledger: `seconds` of the rows in
+`metrics` are training and evaluation, everything else of the workers' time is lost.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import ray
+import torch
+from bench_preparation import tokenizers
+from harness import Row, Section, Spread
+from transformers import BertModel
+from workload import MINI, SEED
+
+from dsgkd.distillation.distiller import DistillationConfig
+from dsgkd.models.student import StudentConfig
+from dsgkd.study.space import PLAIN, SearchSpace
+from dsgkd.study.study import Study, StudyConfig
+from dsgkd.text.world import WorldConfig
+from dsgkd.training.run import OptimisationConfig, RunConfig
+
+CPUS = 2
+
+
+def run(quick: bool) -> Section:
+    """Run studies of several sizes, then single trials of one and of two workers."""
+    sizes = (3,) if quick else (4, 8, 16)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+        out = Path(folder)
+        models = _models(out / "models")
+        with _local_ray():
+            _study(out, models, "warm-up", 3, 1)  # tokenised notes, filled stores, imported torch
+            for trials in sizes:
+                rows += _whole(out, models, trials, 1 if quick else 4)
+            for workers in (1, 2):
+                rows.append(_one_trial(out, models, workers))
+            rows.append(_one_trial(out, models, 2, interval="5"))
+    notes = [
+        "search stage only: mini (4 x 256) student and teacher, embedded world (833 training "
+        "notes), batch 16, bf16 where the CPU has it, hidden states stored",
+        "busy: training and evaluation over wall time x 2 CPUs, from the first trial's start to "
+        "the last one's end; lost: the rest, per trial",
+        "wall / plain: wall time over what the same epochs of plain fine-tuning take on 2 CPUs "
+        "(seconds of an epoch: median of the study's own plain trials)",
+        "one trial: from start to end of one trial of one epoch of the same run; under Ray Train "
+        "with more than one worker; `interval`: RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+    ]
+    return Section("A whole study", rows, notes)
+
+
+def _whole(out: Path, models: tuple[str, str], trials: int, epochs: int) -> list[Row]:
+    folder, wall = _study(out, models, f"trials-{trials}", trials, epochs)
+    metrics, table = _read(folder, "metrics"), _read(folder, "trials")
+    search = table[table["stage"] == "search"]
+    metrics = metrics[metrics["trial_id"].isin(search["trial_id"])]
+    span = (search["ended_at"].max() - search["started_at"].min()).total_seconds()
+    useful = metrics["seconds"].sum()
+    plain = search[search["method"] == PLAIN]["trial_id"]
+    an_epoch = metrics[metrics["trial_id"].isin(plain)].groupby(["trial_id", "epoch"])["seconds"]
+    plain_epoch = an_epoch.sum().median()
+    done = int(search["epochs_done"].sum())
+    return [
+        {
+            "axis": "trials",
+            "value": trials,
+            "seconds": span,
+            "busy": useful / (CPUS * span),
+            "aim busy": ">= 0.85",
+            "wall / plain": span * CPUS / (plain_epoch * done),
+            "aim wall": "<= 1.25",
+            "lost s a trial": (CPUS * span - useful) / trials,
+            "more": f"{done} epochs of {plain_epoch:.2f} s plain; {wall:.0f} s with all before",
+        }
+    ]
+
+
+def _one_trial(out: Path, models: tuple[str, str], workers: int, interval: str = "") -> Row:
+    name = f"workers-{workers}-{interval or 'ours'}"
+    if interval:
+        os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = interval
+    try:
+        folder, _ = _study(out, models, name, 3, 1, workers)
+    finally:
+        os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
+    table, metrics = _read(folder, "trials"), _read(folder, "metrics")
+    search = table[table["stage"] == "search"]
+    spans = (search["ended_at"] - search["started_at"]).dt.total_seconds()
+    useful = metrics.groupby("trial_id")["seconds"].sum().reindex(search["trial_id"])
+    lost = spans.to_numpy() - useful.to_numpy()
+    return {
+        "axis": "workers",
+        "value": workers,
+        "seconds": Spread.of(spans.tolist()),
+        "lost s a trial": Spread.of(lost.tolist()),
+        "more": f"interval {interval or '0.2'} s",
+    }
+
+
+def _study(
+    out: Path, models: tuple[str, str], name: str, trials: int, epochs: int, workers: int = 1
+) -> tuple[Path, float]:
+    """Run the search stage of a study; return its folder and its wall time."""
+    student, teacher = models
+    run = RunConfig(
+        world=WorldConfig(),
+        student=StudentConfig(student),
+        distillation=DistillationConfig(alpha=1.0, teacher_store="stored"),
+        optimisation=OptimisationConfig(epochs=epochs, batch_size=16),
+        seed=SEED,
+    )
+    config = StudyConfig(
+        name=name,
+        out=out / "runs",
+        run=run,
+        teachers=(teacher,),
+        space=SearchSpace(mappings=("uniform", "last-2")),
+        trials=trials,
+        grace_epochs=epochs,  # none is stopped: every trial does all its epochs
+        max_concurrent=CPUS // workers,
+        workers_per_trial=workers,
+        seed=SEED,
+    )
+    study = Study(config, say=lambda line: None)
+    study._run_confirmation = lambda *_: None  # type: ignore[method-assign]
+    study.check()
+    started = time.perf_counter()
+    study.run()
+    return config.folder, time.perf_counter() - started
+
+
+def _models(folder: Path) -> tuple[str, str]:
+    """Save a student and a teacher of random weights with their tokenizers."""
+    teacher, student = tokenizers()
+    for seed, (name, tokenizer) in enumerate((("student", student), ("teacher", teacher))):
+        torch.manual_seed(seed)
+        config = MINI.config("cpu")
+        config.vocab_size = len(tokenizer)
+        BertModel(config).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return str(folder / "student"), str(folder / "teacher")
+
+
+def _read(folder: Path, table: str) -> pd.DataFrame:
+    frames = [pq.ParquetFile(p).read().to_pandas() for p in (folder / "ledger" / table).glob("*")]
+    return pd.concat(frames)
+
+
+class _local_ray:
+    """A Ray of two CPUs in a folder of its own."""
+
+    def __enter__(self) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self._folder = tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True)
+        ray.init(
+            address="local",
+            num_cpus=CPUS,
+            include_dashboard=True,  # without it, Train trials leak their placement groups
+            dashboard_host="127.0.0.1",
+            dashboard_port=0,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _temp_dir=self._folder.name,
+        )
+
+    def __exit__(self, *_: object) -> None:
+        ray.shutdown()
+        self._folder.cleanup()
