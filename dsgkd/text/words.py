@@ -75,8 +75,6 @@ def separated(text: str, spans: Sequence[Span]) -> tuple[str, list[Span]]:
     Returns:
         The text with the spaces, and the spans of the same words in it.
     """
-    if not spans:
-        return text, []
     cuts = [
         place
         for start, end in spans
