@@ -110,10 +110,10 @@ def forward_with_taps(model: nn.Module, side: Side, request: TapRequest) -> tupl
         attention = {layer: _rows(tap, layer, model) for layer in request.attention_layers}
     else:
         output = run_model(model, *inputs)
-    with torch.autocast(pool.device.type, enabled=False):
-        hidden = {
-            layer: pool @ output.hidden_states[layer].float() for layer in request.hidden_layers
-        }
+    # Averaged in the model's own precision: under bf16 autocast, as the layer after it would read.
+    hidden = {
+        layer: (pool @ output.hidden_states[layer]).float() for layer in request.hidden_layers
+    }
     return output, WordStates(hidden, attention)
 
 

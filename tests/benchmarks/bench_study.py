@@ -71,12 +71,12 @@ def _whole(out: Path, models: tuple[str, str], trials: int, epochs: int) -> list
         {
             "axis": "trials",
             "value": trials,
-            "seconds": span,
+            "wall s": span,
             "busy": useful / (CPUS * span),
             "aim busy": ">= 0.85",
             "wall / plain": span * CPUS / (plain_epoch * done),
             "aim wall": "<= 1.25",
-            "lost s a trial": (CPUS * span - useful) / trials,
+            "lost s": (CPUS * span - useful) / trials,
             "more": f"{done} epochs of {plain_epoch:.2f} s plain; {wall:.0f} s with all before",
         }
     ]
@@ -98,8 +98,8 @@ def _one_trial(out: Path, models: tuple[str, str], workers: int, interval: str =
     return {
         "axis": "workers",
         "value": workers,
-        "seconds": Spread.of(spans.tolist()),
-        "lost s a trial": Spread.of(lost.tolist()),
+        "wall s": Spread.of(spans.tolist()),
+        "lost s": Spread.of(lost.tolist()),
         "more": f"interval {interval or '0.2'} s",
     }
 
