@@ -191,21 +191,28 @@ class Distiller(nn.Module):
         return word_attention_loss(teachers, students, batch.word_mask, words)
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[Batch], teacher: Teacher) -> None:
+    def calibrate(self, batches: Iterable[Batch], teacher: Teacher, autocast: bool = False) -> None:
         """Standardise the teacher's states and start the projections at ridge regression.
 
         Reads batches until `calibration_words` words were seen. The penalty is chosen by
         leave-one-out error (scikit-learn's RidgeCV). Without any word, nothing changes.
+
+        Args:
+            batches: in the order in which training will meet them.
+            teacher: the run's.
+            autocast: let the student read in bf16, as it will in training.
         """
         if not self.projections:
             return
         was_training = self.student.training
         self.student.eval()
+        hidden_only = TapRequest(self.student_request.hidden_layers)
         seen: list[tuple[list[Tensor], list[Tensor]]] = []
         words = 0
         for batch in batches:
             taught = teacher.word_states(batch)
-            _, learnt = forward_with_taps(self.student, batch.student, self.student_request)
+            with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=autocast):
+                _, learnt = forward_with_taps(self.student, batch.student, hidden_only)
             mask = batch.word_mask
             seen.append(
                 (

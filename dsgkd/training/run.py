@@ -281,7 +281,7 @@ def _distiller(
     sample = training_batches(
         notes, config.optimisation.batch_size, distillation.cs_max_len, config.seed, 0
     )
-    distiller.calibrate((batch.to(device) for batch in sample), teacher.answers)
+    distiller.calibrate((batch.to(device) for batch in sample), teacher.answers, autocast)
     return distiller, teacher
 
 

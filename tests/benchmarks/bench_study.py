@@ -31,7 +31,7 @@ CPUS = 2
 
 def run(quick: bool) -> Section:
     """Run studies of several sizes, then single trials of one and of two workers."""
-    sizes = (3,) if quick else (4, 8, 16)
+    sizes = (3,) if quick else (4, 16)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         out = Path(folder)
