@@ -17,7 +17,6 @@ from dsgkd.study.trial import TrialActor, TrialSpec, distributed_trial
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # Our own progress lines replace its tables.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 Next = Callable[[], TrialSpec | None]
 

@@ -205,6 +205,9 @@ class TrialActor(tune.Trainable):
 
 def distributed_trial(config: dict[str, Any]) -> None:
     """Run a trial of several workers under Ray Train, inside a Tune trial."""
+    # Train polls its workers every two seconds, and a trial waits for several polls. Set here
+    # because this process, not the study's driver, is the one that Train passes it on from.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     spec: TrialSpec = config["spec"]
     trainer = TorchTrainer(
         _train_worker,

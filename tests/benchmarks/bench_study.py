@@ -1,4 +1,4 @@
-"""Where does the time of a study go, and how does it grow with trials and workers?
+"""Where does the time of a study go, and how does it grow with trials?
 
 Whole studies on a local Ray of two CPUs, through the same `Study` as users', with mini models of
 random weights on the embedded world. Figures are read from the ledger: `seconds` of the rows in
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import ray
 import torch
 from bench_preparation import tokenizers
-from harness import Row, Section, Spread
+from harness import Row, Section
 from transformers import BertModel
 from workload import MINI, SEED
 
@@ -35,14 +35,13 @@ def run(quick: bool) -> Section:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         out = Path(folder)
-        models = _models(out / "models")
-        with _local_ray():
-            _study(out, models, "warm-up", 3, 1)  # tokenised notes, filled stores, imported torch
+        models = save_models(out / "models")
+        with LocalRay():
+            search_only(
+                out, models, "warm-up", 3, 1
+            )  # tokenised notes, filled stores, imported torch
             for trials in sizes:
                 rows += _whole(out, models, trials, 1 if quick else 4)
-            for workers in (1, 2):
-                rows.append(_one_trial(out, models, workers))
-            rows.append(_one_trial(out, models, 2, interval="5"))
     notes = [
         "search stage only: mini (4 x 256) student and teacher, embedded world (833 training "
         "notes), batch 16, bf16 where the CPU has it, hidden states stored",
@@ -50,15 +49,13 @@ def run(quick: bool) -> Section:
         "the last one's end; lost: the rest, per trial",
         "wall / plain: wall time over what the same epochs of plain fine-tuning take on 2 CPUs "
         "(seconds of an epoch: median of the study's own plain trials)",
-        "one trial: from start to end of one trial of one epoch of the same run; under Ray Train "
-        "with more than one worker; `interval`: RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
     ]
     return Section("A whole study", rows, notes)
 
 
 def _whole(out: Path, models: tuple[str, str], trials: int, epochs: int) -> list[Row]:
-    folder, wall = _study(out, models, f"trials-{trials}", trials, epochs)
-    metrics, table = _read(folder, "metrics"), _read(folder, "trials")
+    folder, wall = search_only(out, models, f"trials-{trials}", trials, epochs)
+    metrics, table = read(folder, "metrics"), read(folder, "trials")
     search = table[table["stage"] == "search"]
     metrics = metrics[metrics["trial_id"].isin(search["trial_id"])]
     span = (search["ended_at"].max() - search["started_at"].min()).total_seconds()
@@ -82,29 +79,7 @@ def _whole(out: Path, models: tuple[str, str], trials: int, epochs: int) -> list
     ]
 
 
-def _one_trial(out: Path, models: tuple[str, str], workers: int, interval: str = "") -> Row:
-    name = f"workers-{workers}-{interval or 'ours'}"
-    if interval:
-        os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = interval
-    try:
-        folder, _ = _study(out, models, name, 3, 1, workers)
-    finally:
-        os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
-    table, metrics = _read(folder, "trials"), _read(folder, "metrics")
-    search = table[table["stage"] == "search"]
-    spans = (search["ended_at"] - search["started_at"]).dt.total_seconds()
-    useful = metrics.groupby("trial_id")["seconds"].sum().reindex(search["trial_id"])
-    lost = spans.to_numpy() - useful.to_numpy()
-    return {
-        "axis": "workers",
-        "value": workers,
-        "wall s": Spread.of(spans.tolist()),
-        "lost s": Spread.of(lost.tolist()),
-        "more": f"interval {interval or '0.2'} s",
-    }
-
-
-def _study(
+def search_only(
     out: Path, models: tuple[str, str], name: str, trials: int, epochs: int, workers: int = 1
 ) -> tuple[Path, float]:
     """Run the search stage of a study; return its folder and its wall time."""
@@ -136,7 +111,7 @@ def _study(
     return config.folder, time.perf_counter() - started
 
 
-def _models(folder: Path) -> tuple[str, str]:
+def save_models(folder: Path) -> tuple[str, str]:
     """Save a student and a teacher of random weights with their tokenizers."""
     teacher, student = tokenizers()
     for seed, (name, tokenizer) in enumerate((("student", student), ("teacher", teacher))):
@@ -148,12 +123,12 @@ def _models(folder: Path) -> tuple[str, str]:
     return str(folder / "student"), str(folder / "teacher")
 
 
-def _read(folder: Path, table: str) -> pd.DataFrame:
+def read(folder: Path, table: str) -> pd.DataFrame:
     frames = [pq.ParquetFile(p).read().to_pandas() for p in (folder / "ledger" / table).glob("*")]
     return pd.concat(frames)
 
 
-class _local_ray:
+class LocalRay:
     """A Ray of two CPUs in a folder of its own."""
 
     def __enter__(self) -> None:

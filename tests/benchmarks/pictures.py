@@ -44,7 +44,7 @@ DPI = 150
 def draw(found: dict[str, Any], out: Path) -> None:
     """Draw what there is; sections that were not run are skipped."""
     with plt.rc_context(INK):
-        for section in ("growth", "study"):
+        for section in ("growth", "study", "train"):
             rows = found.get(section, {}).get("rows", [])
             for axis in dict.fromkeys(row["axis"] for row in rows if "axis" in row):
                 along = [row for row in rows if row.get("axis") == axis]

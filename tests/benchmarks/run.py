@@ -21,7 +21,17 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE), str(HERE.parent)]
 
 from harness import Section, Spread, machine  # noqa: E402
 
-SECTIONS = ("step", "reference", "preparation", "store", "study", "growth", "choices", "gpu")
+SECTIONS = (
+    "step",
+    "reference",
+    "preparation",
+    "store",
+    "study",
+    "train",
+    "growth",
+    "choices",
+    "gpu",
+)
 """Each is a module `bench_<name>` with a function `run(quick)`."""
 
 
