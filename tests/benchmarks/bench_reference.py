@@ -63,7 +63,8 @@ def run(quick: bool) -> Section:
     notes = [
         f"both models BERT {LAYERS} x {WIDTH}, {HEADS} heads, random weights, no dropout, fp32, "
         "one thread",
-        "paper: the library's paper form, teacher live: equal losses, from texts padded to the batch only",
+        "paper: the library's paper form, teacher live, equal losses: texts are padded to the "
+        "longest of their batch, because padding changes no loss",
         "standard: the library's defaults (beta 0, so no attention term; not the same losses), "
         "padded to the batch, teacher live: what a user gets",
         "stored: the teacher's word states were computed before timing and are kept in a dict, "
