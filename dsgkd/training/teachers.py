@@ -32,7 +32,7 @@ StoreUse = Literal["hit", "miss", "off"]
 
 SHORT_RUN = 2
 """Epochs up to which a single run is not worth a store: filling it costs about one epoch of a
-live teacher (`make bench`, section store)."""
+live teacher (`make bench`, sections step and store)."""
 
 
 @dataclass(frozen=True)
