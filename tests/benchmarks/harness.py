@@ -80,7 +80,7 @@ def machine() -> Row:
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "system": platform.platform(terse=True),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
