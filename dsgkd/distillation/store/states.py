@@ -56,13 +56,14 @@ class States:
         self.refused: list[DamagedShard] = []
         """Files that are damaged or another teacher's; they count as missing."""
         self._shards: list[Shard] = []
-        self._indices: dict[tuple[int, ...], _Index] = {}
+        self._indices: dict[Part, _Index] = {}
+        self._holders: dict[Part, list[int]] = {}
         self.reopen()
 
     def reopen(self) -> None:
         """Look again at which shards there are."""
         opened = {shard.path: shard for shard in self._shards}
-        self._shards, self.refused, self._indices = [], [], {}
+        self._shards, self.refused, self._indices, self._holders = [], [], {}, {}
         for path in self.depot.shards():
             try:
                 self._shards.append(opened.get(path) or Shard(path, self.teacher))
@@ -108,7 +109,8 @@ class States:
         """
         mask = batch.word_mask.cpu().numpy()  # [batch, words]
         words = batch.teacher_words.cpu().numpy()  # [batch, words]
-        wanted = _Wanted(batch.keys.cpu().numpy(), words, mask)
+        counts = np.where(mask, words + 1, 0).max(axis=1, initial=0)
+        wanted = _Wanted(batch.keys.cpu().numpy(), words, mask, counts)
         length = batch.student.input_ids.shape[1]
 
         def tensor(part: Part) -> torch.Tensor:
@@ -152,18 +154,22 @@ class States:
         return result
 
     def _width(self, part: Part, used: list[int]) -> int:
-        holders = used or [n for n, shard in enumerate(self._shards) if part in shard.states]
+        holders = used or self._holders[part]
         if not holders:
             raise MissingStates(f"no text has {part}")
         return int(self._shards[holders[0]].states[part].shape[1])
 
     def _index(self, part: Part) -> _Index:
-        holders = tuple(n for n, shard in enumerate(self._shards) if part in shard.states)
-        if holders not in self._indices:
-            self._indices[holders] = self._merge(holders)
-        return self._indices[holders]
+        if part not in self._indices:
+            holders = [n for n, shard in enumerate(self._shards) if part in shard.states]
+            # Parts that were stored together lie in the same shards, and share one index.
+            same = (other for other in self._indices if self._holders[other] == holders)
+            twin = next(same, None)
+            self._holders[part] = holders
+            self._indices[part] = self._merge(holders) if twin is None else self._indices[twin]
+        return self._indices[part]
 
-    def _merge(self, holders: tuple[int, ...]) -> _Index:
+    def _merge(self, holders: list[int]) -> _Index:
         if not holders:
             none = np.zeros(0, np.int32)
             return _Index(none.astype(np.int64), none, none, none)
@@ -186,11 +192,7 @@ class _Wanted:
     keys: Array  # [batch]
     words: Array  # [batch, words], positions among the teacher's words
     mask: Array  # [batch, words]
-
-    @property
-    def counts(self) -> Array:
-        """How many of a text's first words have to be stored: [batch]."""
-        return np.where(self.mask, self.words + 1, 0).max(axis=1, initial=0)
+    counts: Array  # [batch], how many of a text's first words have to be stored
 
     def vectors(
         self, part: Part, first: Array, stored: Array, tokens: Array, length: int

@@ -176,7 +176,7 @@ def test_a_trial_of_two_workers_under_ray_train_reports_like_any_other(
     assert Ledger(spec.ledger).read("predictions").num_rows == 9
 
 
-def test_a_teacher_is_stored_by_tasks_that_may_be_killed_and_asked_for_no_more_than_is_missing(
+def test_a_teacher_is_stored_by_tasks_and_asked_for_no_more_than_is_missing(
     local_ray, make_study, zoo
 ):
     config = make_study()
