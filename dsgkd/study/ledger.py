@@ -61,6 +61,8 @@ SCHEMAS: dict[Table, pa.Schema] = {
         configuration=pa.string(),  # JSON: the whole configuration
         seed=pa.int64(),
         budget=pa.string(),  # JSON
+        lock_hash=pa.string(),  # SHA-256 of the installed packages and their versions
+        environment=pa.string(),  # JSON: {package: version}
     ),
     "trials": _schema(
         study_id=pa.string(),
@@ -93,7 +95,10 @@ SCHEMAS: dict[Table, pa.Schema] = {
         peak_rss_mb=pa.float64(),
         peak_gpu_mb=pa.float64(),
         teacher_store=pa.string(),
-        checkpoint=pa.string(),
+        checkpoint=pa.string(),  # folder, relative to the study's
+        objectives=pa.string(),  # JSON: {name: value}, where there are several or constraints
+        parameters=pa.string(),  # JSON: {name: {value, distribution}}, what the search drew
+        configuration=pa.string(),  # JSON: the whole run, from which it can be trained again
     ),
     "metrics": _schema(
         study_id=pa.string(),
@@ -134,6 +139,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
 
 JSON_COLUMNS = frozenset(
     {"hardware", "row_counts", "label_counts", "configuration", "budget", "other"}
+    | {"environment", "objectives", "parameters"}
 )
 """Columns that hold JSON: give any JSON value, or a string that already is JSON."""
 
