@@ -194,6 +194,12 @@ class Ledger:
         """Whether anything was ever written here."""
         return any(self._files(table) for table in SCHEMAS)
 
+    def changed_at(self) -> datetime | None:
+        """When a file of the ledger last changed; None where there is none."""
+        files = [path for table in SCHEMAS for path in self._files(table)]
+        moments = [info.mtime for info in self._fs.get_file_info(files) if info.mtime is not None]
+        return max(moments, default=None)
+
     def write(self, table: Table, rows: Sequence[Mapping[str, Any]], name: str) -> None:
         """Replace `<table>/<name>.parquet` by these rows, as a whole or not at all.
 
