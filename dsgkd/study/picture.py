@@ -49,14 +49,14 @@ def heading(board: Board) -> list[str]:
     spent = f"spent: {hours(board.worker_seconds)} worker hours"
     if board.gpu_seconds:
         spent += f", {hours(board.gpu_seconds)} GPU-hours"
-    if board.price_per_gpu_hour:
+    if board.gpu_seconds and board.price_per_gpu_hour:
         spent += f", {board.price:,.2f} at {board.price_per_gpu_hour:g} a GPU-hour"
     return [where, f"best {board.measure} so far: {best or 'none yet'}", spent]
 
 
 def hours(seconds: float) -> str:
-    """Return a time in hours, with two digits that count where it is short."""
-    return f"{seconds / 3600:.2f}" if seconds >= 36 or seconds == 0 else f"{seconds / 3600:.2g}"
+    """Return a time in hours, without the unit."""
+    return "<0.01" if 0 < seconds < 36 else f"{seconds / 3600:.2f}"
 
 
 def table(board: Board, rows: int | None = None) -> "Picture":

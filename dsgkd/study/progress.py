@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.text import Text
+from rich.segment import Segment
 
 from dsgkd.study.board import ENDED, Board, TrialLine, ended_trials
 from dsgkd.study.events import Listener
@@ -66,14 +66,14 @@ def progress(info: StageInfo, say: Say, live: bool = True) -> Iterator[Listener]
     lines = Progress(info.stage, info.total, info.done, info.measure, say, heartbeat=math.inf)
     keeper = Keeper(info)
     shown = Live(
-        get_renderable=lambda: _drawn(keeper),
+        _Drawing(keeper),
         console=Console(),
         refresh_per_second=2,
         transient=True,
         vertical_overflow="crop",
     )
+    shown.start(refresh=True)
     try:
-        shown.start()
         yield _Both(keeper, lines)
     finally:
         with suppress(OSError, ValueError):  # the terminal may be gone by now
@@ -95,12 +95,18 @@ def can_show_tables() -> bool:
         return False
 
 
-def _drawn(keeper: "Keeper") -> object:
-    """Draw the board; a picture is never worth a study."""
-    try:
-        return table(keeper.board())
-    except Exception as error:
-        return Text(f"(no table: {type(error).__name__})")
+@dataclass(frozen=True)
+class _Drawing:
+    """The board as it stands whenever it is drawn; a picture that fails stops no study."""
+
+    keeper: "Keeper"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        try:
+            segments = list(console.render(table(self.keeper.board()), options))
+        except Exception as error:
+            segments = [Segment(f"(no table: {type(error).__name__})"), Segment.line()]
+        yield from segments
 
 
 class Keeper:
