@@ -289,6 +289,7 @@ def _save(
             folder / LAST,
             {
                 "config": asdict(run.config),
+                "fingerprint": run.fingerprint,
                 "distiller": run.distiller.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
@@ -308,13 +309,25 @@ def _resume(
     workers: Workers,
 ) -> Progress:
     state = load_state(folder / LAST)
-    if state["config"] != asdict(run.config):
-        raise InputError(
-            str(folder), "holds the checkpoint of a run with other settings", "choose another --out"
-        )
+    for name, stored, own in (
+        ("settings", _deciding(state["config"]), _deciding(asdict(run.config))),
+        ("notes", state.get("fingerprint"), run.fingerprint),
+    ):
+        if stored != own:
+            what = f"holds the checkpoint of a run with other {name}"
+            raise InputError(str(folder), what, "choose another --out")
     run.distiller.load_state_dict(state["distiller"])
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     if len(state["random"]) == workers.size:
         restore_random_state(state["random"][workers.rank])
     return Progress(**state["progress"])
+
+
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings without those that may differ between machines and stages.
+
+    Where the notes lie, and whether those of other splits can be read as well.
+    """
+    data = {name: value for name, value in config["data"].items() if name != "path"}
+    return {name: value for name, value in config.items() if name != "splits"} | {"data": data}
