@@ -203,11 +203,12 @@ def read_standing(ledger: Ledger, price_per_gpu_hour: float | None = None) -> St
         if row["study_id"] == study["study_id"] and row["started_at"] is not None
     ]
     budget = json.loads(study["budget"] or "{}")
+    configuration = json.loads(study["configuration"] or "{}")
     if price_per_gpu_hour is None:
-        price_per_gpu_hour = budget.get("price_per_gpu_hour") or 0.0
+        price_per_gpu_hour = configuration.get("budget", {}).get("price_per_gpu_hour") or 0.0
     lines = lines_of(rows)
     ids = {row["study_id"] for row in studies}
-    board = _board(study, budget, lines, price_per_gpu_hour)
+    board = _board(study, configuration.get("objective"), budget, lines, price_per_gpu_hour)
     seals = tuple(_seal(row) for row in rows if row["method"] is None)
     return Standing(board, lines, seals, len(ids) - 1)
 
@@ -218,18 +219,20 @@ def _seal(row: Mapping[str, Any]) -> str:
 
 
 def _board(
-    study: Mapping[str, Any], budget: Mapping[str, Any], lines: Sequence[TrialLine], price: float
+    study: Mapping[str, Any],
+    measure: str | None,
+    budget: Mapping[str, Any],
+    lines: Sequence[TrialLine],
+    price: float,
 ) -> Board:
-    configuration = json.loads(study["configuration"] or "{}")
     stage = PART_OF.get(lines[-1].stage, lines[-1].stage) if lines else "search"
     ours = tuple(line for line in lines if PART_OF.get(line.stage, line.stage) == stage)
-    totals = {"search": budget.get("trials")} | (budget.get("stages") or {})
     return Board(
         study=study["name"] or study["study_id"],
         stage=stage,
-        measure=configuration.get("objective") or "auroc",
+        measure=measure or "auroc",
         epochs=budget.get("epochs") or max((line.epoch for line in lines), default=0),
-        total=totals.get(stage),
+        total=_total(stage, budget, lines),
         done=ended_trials(ours),
         trials=ours,
         worker_seconds=sum(line.worker_seconds for line in lines),
@@ -237,6 +240,18 @@ def _board(
         price_per_gpu_hour=price,
         at=datetime.now(UTC),
     )
+
+
+def _total(stage: str, budget: Mapping[str, Any], lines: Sequence[TrialLine]) -> int | None:
+    """How many trials a stage has, as far as the ledger tells."""
+    if stage == "test":
+        confirmed = [line for line in lines if PART_OF.get(line.stage, line.stage) == "confirm"]
+        return len({line.trial_id for line in confirmed if line.state == "complete"})
+    if stage == "confirm" and "controls" in budget:
+        methods = 2 + len(budget["controls"])  # with and without a teacher
+        total: int = budget["confirm_top"] * budget["confirm_seeds"] * methods
+        return total
+    return budget.get("trials") if stage == "search" else None
 
 
 def lines_of(rows: Iterable[Mapping[str, Any]]) -> tuple[TrialLine, ...]:

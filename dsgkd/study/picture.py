@@ -51,6 +51,8 @@ def heading(board: Board) -> list[str]:
         spent += f", {hours(board.gpu_seconds)} GPU-hours"
     if board.gpu_seconds and board.price_per_gpu_hour:
         spent += f", {board.price:,.2f} at {board.price_per_gpu_hour:g} a GPU-hour"
+    if board.stage == "test":  # nothing is chosen there
+        return [where, spent]
     return [where, f"best {board.measure} so far: {best or 'none yet'}", spent]
 
 
@@ -135,7 +137,7 @@ class Picture:
         return drawn
 
     def _cells(self, lines: tuple[TrialLine, ...]) -> dict[str, list[str]]:
-        board = self.board
+        board, test = self.board, self.board.stage == "test"
         unit = "cost"
         if board.gpu_seconds:
             unit = "price" if board.price_per_gpu_hour else "GPU-h"
@@ -144,7 +146,7 @@ class Picture:
             "stage": [line.stage for line in lines],
             "state": [line.state for line in lines],
             "parameters": ["" for _ in lines],
-            "epoch": [f"{line.epoch}/{board.epochs}" for line in lines],
+            "epoch": ["-" if test else f"{line.epoch}/{board.epochs}" for line in lines],
             "best": ["-" if line.best is None else f"{line.best:.3f}" for line in lines],
             "time left": [duration(board.trial_left(line)) for line in lines],
             unit: [self._cost(line, unit) for line in lines],

@@ -132,7 +132,7 @@ class Keeper:
                 method=spec.method,
                 state="running",
                 settings=settings_of(asdict(spec.run)),
-                epoch=0,
+                epoch=spec.known_epochs,
                 best=None,
                 workers=spec.workers,
                 worker_seconds=0.0,
@@ -155,11 +155,9 @@ class Keeper:
             line = replace(line, epoch=result["epoch"], best=result["best_objective"])
         self._lines[key] = line
 
-    def ended(self, spec: TrialSpec, report: Report | None, state: str, reason: str) -> None:
+    def ended(self, spec: TrialSpec, report: Report, state: str, reason: str) -> None:
         """Note how it ended, and what it cost until then."""
-        self.started(spec)
-        if report is not None:
-            self.reported(spec, report)
+        self.reported(spec, report)
         key = (spec.trial_id, spec.attempt)
         ended = datetime.now(UTC)
         self._lines[key] = replace(self._lines[key], state=state, reason=reason, ended=ended)
@@ -216,17 +214,19 @@ class Progress:
             running = ", ".join(f"{t} epoch {e}/{epochs}" for t, e in self._running.items())
             self._line(f"running: {running}")
 
-    def ended(self, spec: TrialSpec, report: Report | None, state: str, reason: str) -> None:
+    def ended(self, spec: TrialSpec, report: Report, state: str, reason: str) -> None:
         """Say how the trial ended."""
         self._running.pop(spec.trial_id, None)
         self._done += state != "preempted"
         parts = [f"{spec.trial_id:<28} {state:<9}"]
-        if report is not None and report.get("result"):
+        if report.get("result"):
             value = report["result"]["best_objective"]
             parts.append(f"{self._measure} {value:.3f} in epoch {report['result']['best_epoch']}")
             if "tested" in report and "test" in report["tested"]:
                 parts.append(f"(test {report['tested']['test'][self._measure]:.3f})")
             parts.append(f"{report['worker_seconds']:.0f} s")
+        elif "test" in report.get("tested", {}):
+            parts.append(f"test {self._measure} {report['tested']['test'][self._measure]:.3f}")
         if state == "failed":
             parts.append(reason)
         self._line("  ".join(parts))
@@ -250,6 +250,6 @@ class _Both:
         for listener in self._listeners:
             listener.reported(spec, report)
 
-    def ended(self, spec: TrialSpec, report: Report | None, state: str, reason: str) -> None:
+    def ended(self, spec: TrialSpec, report: Report, state: str, reason: str) -> None:
         for listener in self._listeners:
             listener.ended(spec, report, state, reason)
