@@ -60,11 +60,7 @@ def progress(info: StageInfo, say: Say, live: bool = True) -> Iterator[Listener]
         say: prints a line; while the table is shown, lines appear above it.
         live: False: plain lines on a terminal too.
     """
-    if not (live and can_show_tables()):
-        yield Progress(info.stage, info.total, info.done, info.measure, say)
-        return
-    lines = Progress(info.stage, info.total, info.done, info.measure, say, heartbeat=math.inf)
-    keeper = Keeper(info)
+    keeper, stage = Keeper(info), (info.stage, info.total, info.done, info.measure, say)
     shown = Live(
         _Drawing(keeper),
         console=Console(),
@@ -72,9 +68,15 @@ def progress(info: StageInfo, say: Say, live: bool = True) -> Iterator[Listener]
         transient=True,
         vertical_overflow="crop",
     )
-    shown.start(refresh=True)
     try:
-        yield _Both(keeper, lines)
+        if not (live and can_show_tables()):
+            raise OSError
+        shown.start(refresh=True)
+    except OSError:
+        yield Progress(*stage)
+        return
+    try:
+        yield _Both(keeper, Progress(*stage, heartbeat=math.inf))
     finally:
         with suppress(OSError, ValueError):  # the terminal may be gone by now
             shown.stop()
@@ -198,7 +200,6 @@ class Progress:
     ) -> None:
         self._stage, self._total, self._done = stage, total, done
         self._measure, self._say, self._heartbeat = measure, say, heartbeat
-        self._best: dict[str, float] = {}
         self._running: dict[str, int] = {}
         self._spoke = time.monotonic()
 
