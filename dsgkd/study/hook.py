@@ -1,4 +1,4 @@
-"""Who is told that a study is over? A command, or an address on the web; one line says how it ended.
+"""Who is told that a study is over? A command or an address on the web, in one line.
 
 A hook that fails is a warning, never an error: the study is done and its ledger is whole.
 """

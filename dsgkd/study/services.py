@@ -40,6 +40,7 @@ class _TensorBoard:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer = importlib.import_module("tensorboardX").SummaryWriter
+        self._hparams = importlib.import_module("tensorboardX.summary").hparams
 
     def open(self, name: str, settings: Sent) -> _BoardRun:
         return _BoardRun(self._writer(logdir=str(self._folder / name)), settings, {})
@@ -51,9 +52,10 @@ class _TensorBoard:
         run.last.update(figures)
 
     def close(self, run: _BoardRun, state: str) -> None:
-        # TensorBoard's table of settings wants them beside the figures that were reached.
-        reached = {f"last/{name}": value for name, value in run.last.items()}
-        run.writer.add_hparams(run.settings | {"state": state}, reached, name=".")
+        # The table of settings shows beside them what each of these tags reached last. The
+        # writer's own add_hparams opens a second file, of the same name within a second.
+        for summary in self._hparams(run.settings | {"state": state}, run.last):
+            run.writer.file_writer.add_summary(summary)
         run.writer.close()
 
 

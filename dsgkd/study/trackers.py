@@ -113,7 +113,7 @@ class Feed:
         self._thread.join(patience)
         if self._thread.is_alive() and not self._off:
             self._off = True
-            self._say(f"WARNING: {self._name} did not take all figures within {patience:.0f} s")
+            self._say(f"WARNING: {self._name} did not take all figures within {patience:g} s")
 
     def _add(self, job: Callable[[], None]) -> None:
         if not self._off:
