@@ -40,7 +40,7 @@ from dsgkd.study.runner import run_trials, slots
 from dsgkd.study.search import Search
 from dsgkd.study.teachers import StoredTeacherPlan, plan, store_teacher
 from dsgkd.study.trial import OWN_TEACHER, Steps, TrialSpec, trial_steps
-from dsgkd.text.sources import SPLITS, Notes
+from dsgkd.text.sources import SEALED, SPLITS, Notes
 from dsgkd.training.run import RunConfig, open_table
 from dsgkd.training.teachers import choose
 
@@ -75,7 +75,7 @@ class Study:
         steps: Steps = trial_steps,
     ) -> None:
         # The test split is not read by anything before its stage.
-        sealed = replace(config.run, splits=tuple(s for s in SPLITS if s != "test"))
+        sealed = replace(config.run, splits=SEALED)
         self.config = replace(config, run=sealed)
         self.say, self._listeners, self._steps = say, listeners, steps
         self.ledger = Ledger(str(config.folder / "ledger"))
@@ -186,12 +186,7 @@ class Study:
         """Check that it is the same study, and read what was done."""
         row = self.ledger.read("studies").to_pylist()[0]
         self.study_id = row["study_id"]
-        if row["data_fingerprint"] != notes.fingerprint:
-            raise InputError(
-                notes.name,
-                "not the data that the study began with",
-                "start a new study with --name",
-            )
+        self._check_data(notes)
         check_same(json.loads(row["configuration"]), as_json(self.config), row["name"])
         self._read_past()
         close_lost(self.ledger, self._past)
@@ -199,6 +194,15 @@ class Study:
         self._meter = Meter(self.config.budget, rows)
         done = sum(trial.finished for trial in self._past.values() if trial.method)
         self.say(f"resuming: {done} trials are finished")
+
+    def _check_data(self, notes: Notes) -> None:
+        row = self.ledger.read("studies").to_pylist()[0]
+        if row["data_fingerprint"] != notes.fingerprint:
+            raise InputError(
+                notes.name,
+                "not the data that the study began with",
+                "start a new study with --name",
+            )
 
     def _read_past(self) -> None:
         self._past = read_past(self.ledger, self.config.run.selection.objective)
@@ -321,12 +325,10 @@ class Study:
 
     def _reserve(self) -> Reserve:
         """Say what is kept of the budget so that what is searched can also be confirmed."""
-        config, runs = self.config, {}
+        config, runs = self.config, Counter[str]()
         for method in config.arms:
             searched_as = method if method in config.searched else MLKD
-            runs[searched_as] = runs.get(searched_as, 0) + (
-                config.confirmation.top * config.confirmation.seeds
-            )
+            runs[searched_as] += config.confirmation.top * config.confirmation.seeds
         return Reserve(runs, self._past.values(), self._concurrent())
 
     def _end_cut_off(self, search: Search, spec: TrialSpec) -> None:
@@ -358,6 +360,7 @@ class Study:
             return True
         data, world = self.config.run.data, self.config.run.world
         notes = open_table(data, world, self.config.cache, SPLITS)
+        self._check_data(notes.only(SEALED))
         if seal.times and not seal.opened:
             self.say(f"WARNING: the test split was read before, in {seal.times} readings")
         seal.break_it(len(waiting), notes.fingerprint)

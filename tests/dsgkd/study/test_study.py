@@ -18,7 +18,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture
 def finished(local_ray, make_study):
     lines = []
-    config = make_study()
+    config = make_study(test="once")
     study = Study(config, lines.append)
     study.check()
     study.run()
