@@ -34,8 +34,6 @@ class DistillationConfig:
     """Name of the zoo, hub id or local folder; empty: plain fine-tuning."""
     teacher_weights: TeacherWeights = "pretrained"
     """`random`: the same architecture with random weights, the control that knows nothing."""
-    shuffled: bool = False
-    """Placeholder."""
     form: Form = "standard"
     """`standard`: projected, standardised states. `paper`: raw squares (arXiv 2409.14904)."""
     mapping: str = "uniform"
