@@ -175,7 +175,7 @@ def check_same(stored: Mapping[str, Any], given: Mapping[str, Any], name: str) -
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves = {}
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
             leaves |= _leaves(value, f"{prefix}{key}.")

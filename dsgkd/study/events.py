@@ -4,12 +4,15 @@ Tune's callbacks become three events, sent to listeners in order: the ledger fir
 search, then the terminal. Each Tune trial is one attempt of one of ours. An attempt whose worker
 or node was lost ends as `preempted` and the trial is handed out again; that is neither a failure
 nor charged to it as one, unless its worker dies again and again where its node lives on.
+
+A study's stages come one after the other in one run of Tune, so that workers and what they have
+imported serve all of them.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ray.exceptions import ActorDiedError, NodeDiedError, RayActorError
@@ -42,55 +45,71 @@ class Listener(Protocol):
         ...
 
 
-Next = Callable[[], TrialSpec | None]
-ShouldStop = Callable[[TrialSpec], bool]
-Exceeded = Callable[[], str | None]
+@dataclass
+class Stage:
+    """Trials that follow the same rules."""
+
+    name: str
+    next_spec: Callable[[], TrialSpec | None]
+    """Returns the next trial; None: there is none left."""
+    listeners: Sequence[Listener] = ()
+    """Are told what happens, in this order."""
+    should_stop: Callable[[TrialSpec], bool] = lambda spec: False
+    """Whether a trial's last report is too low to go on."""
+    exceeded: Callable[[], str | None] = lambda: None
+    """Says which limit of the study is reached, if any; then the stage ends, to be resumed."""
+    limit: str | None = None
+    """The limit that was reached; noted by the dispatcher."""
 
 
 class Dispatcher(Callback):
     """Hands out trials, turns Tune's callbacks into events, and decides who is stopped.
 
     Args:
-        next_spec: returns the next trial, or None at the end.
-        listeners: are told what happens, in this order.
-        should_stop: whether a trial's last report is too low to go on.
-        exceeded: says which limit of the study is reached; then all trials end, to be resumed.
+        stages: each is asked for when the one before has no trial left or running.
         clock: seconds.
     """
 
     def __init__(
-        self,
-        next_spec: Next,
-        listeners: Sequence[Listener],
-        should_stop: ShouldStop | None = None,
-        exceeded: Exceeded | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, stages: Iterator[Stage], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._next, self._listeners = next_spec, listeners
-        self._should_stop = should_stop or (lambda spec: False)
-        self._exceeded = exceeded or (lambda: None)
-        self._clock = clock
+        self._stages, self._clock = stages, clock
+        self._stage = Stage("", lambda: None)
         self._again: list[TrialSpec] = []
         self._handed: dict[str, TrialSpec] = {}
         self._started: dict[str, float] = {}
         self._last: dict[str, Report] = {}
         self._deaths: Counter[str] = Counter()
-        self.limit: str | None = None
-        """Which limit of the study was reached."""
         self.exhausted = False
-        """No trial is left to hand out or to wait for."""
+        """No stage is left."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune writes itself down to be restored; a study is restored from its ledger."""
+        return {}
 
     def hand_out(self) -> TrialSpec | None:
         """Return the next trial to run; None: nothing now, perhaps later."""
-        self.limit = self.limit or self._exceeded()
-        if self._again:
-            spec: TrialSpec | None = self._again.pop(0)
-        else:
-            spec = None if self.limit else self._next()
-        if spec is not None:
-            self._handed[spec.trial_id] = spec
-        self.exhausted = spec is None and not self._handed
-        return spec
+        while not self.exhausted:
+            spec = self._next()
+            if spec is not None:
+                self._handed[spec.trial_id] = spec
+                return spec
+            if self._handed:
+                return None
+            stage = next(self._stages, None)
+            self.exhausted = stage is None
+            self._stage = stage or self._stage
+        return None
+
+    def _next(self) -> TrialSpec | None:
+        self._look_at_limits()
+        if self._stage.limit:
+            self._again.clear()
+            return None
+        return self._again.pop(0) if self._again else self._stage.next_spec()
+
+    def _look_at_limits(self) -> None:
+        self._stage.limit = self._stage.limit or self._stage.exceeded()
 
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
@@ -98,7 +117,7 @@ class Dispatcher(Callback):
         """A trial's worker is there."""
         spec: TrialSpec = trial.config["spec"]
         self._started[spec.trial_id] = self._clock()
-        for listener in self._listeners:
+        for listener in self._stage.listeners:
             listener.started(spec)
 
     def report(self, spec: TrialSpec, report: Report) -> bool:
@@ -109,18 +128,18 @@ class Dispatcher(Callback):
         self._last[spec.trial_id] = report
         if report["epoch"] > spec.known_epochs:
             self._deaths[spec.trial_id] = 0
-        for listener in self._listeners:
+        for listener in self._stage.listeners:
             listener.reported(spec, report)
         if report["done"]:
             failed = "failure" in report
             self._end(spec, "failed" if failed else "complete", report.get("failure", ""))
             return True
-        if self._should_stop(spec):
+        if self._stage.should_stop(spec):
             self._end(spec, "pruned", f"below the others after epoch {report['epoch']}")
             return True
-        self.limit = self.limit or self._exceeded()
-        if self.limit:
-            self._end(spec, "preempted", f"the study reached {self.limit}")
+        self._look_at_limits()
+        if self._stage.limit:
+            self._end(spec, "preempted", f"the study reached {self._stage.limit}")
             return True
         return False
 
@@ -172,7 +191,7 @@ class Dispatcher(Callback):
         nothing = {"epoch": 0, "score": None, "peak_rss_mb": None, "peak_gpu_mb": None}
         report = self._last.pop(spec.trial_id, nothing) | self._cost(spec)
         del self._started[spec.trial_id], self._handed[spec.trial_id]
-        for listener in self._listeners:
+        for listener in self._stage.listeners:
             listener.ended(spec, report, state, reason)
 
 

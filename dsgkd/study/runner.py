@@ -1,8 +1,8 @@
-"""How are many trials run on a Ray cluster? One function, for every stage of a study."""
+"""How are many trials run on a Ray cluster? One run of Tune, for all stages of a study."""
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from dsgkd.study.events import Dispatcher, Exceeded, Listener, Next, ShouldStop
+from dsgkd.study.events import Dispatcher, Stage
 from dsgkd.study.trial import Steps, TrialActor, TrialSpec, distributed_trial, trial_steps
 
 # The ledger replaces Tune's own CSV, JSON and TensorBoard files.
@@ -67,31 +67,22 @@ class _Judge(tune.Stopper):
 
 
 def run_trials(
-    next_spec: Next,
-    listeners: Sequence[Listener],
+    stages: Generator[Stage, None, None],
     workers_per_trial: int,
     resources: dict[str, float],
     max_concurrent: int,
     folder: Path,
-    should_stop: ShouldStop | None = None,
-    exceeded: Exceeded | None = None,
     steps: Steps = trial_steps,
-) -> str | None:
-    """Run trials until there is none left, or a limit of the study is reached.
+) -> None:
+    """Run trials until no stage is left.
 
     Args:
-        next_spec: returns the next trial, or None at the end.
-        listeners: are told what happens, in this order.
+        stages: each is asked for when the one before is over.
         workers_per_trial: 1: in the Tune actor; more: under Ray Train.
         resources: of one worker, `{"cpu": 1}` or with `"gpu"`.
         max_concurrent: trials at a time.
         folder: for Tune's own files; removed at the end, because nothing in it is needed again.
-        should_stop: whether a trial's last report is too low to go on; None: no trial is stopped.
-        exceeded: says which limit of the study is reached, if any.
         steps: what a trial does.
-
-    Returns:
-        The limit that was reached, or None.
 
     Raises:
         KeyboardInterrupt: the user stopped it; every listener knows which trials were cut off.
@@ -105,7 +96,7 @@ def run_trials(
         trainable = tune.with_resources(
             distributed_trial, {"cpu": 0, "node:__internal_head__": 0.001}
         )
-    dispatcher = Dispatcher(next_spec, listeners, should_stop, exceeded)
+    dispatcher = Dispatcher(stages)
     feed = _Feed(dispatcher, steps)
     tuner = tune.Tuner(
         trainable,
@@ -132,10 +123,10 @@ def run_trials(
         tuner.fit()
     finally:
         interrupted = dispatcher.interrupt()
+        stages.close()
         shutil.rmtree(folder, ignore_errors=True)
-    if interrupted and not dispatcher.limit:
+    if interrupted:
         raise KeyboardInterrupt
-    return dispatcher.limit
 
 
 def slots(workers_per_trial: int, resources: dict[str, float]) -> int:

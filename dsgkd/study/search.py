@@ -149,7 +149,9 @@ class Search:
 
     def _open(self, name: str, backend: Journal, past: Sequence[PastTrial]) -> None:
         storage = JournalStorage(backend)
-        directions = ["minimize" if smaller_is_better(name) else "maximize" for name in self._names]
+        directions: list[Literal["minimize", "maximize"]] = [
+            "minimize" if smaller_is_better(name) else "maximize" for name in self._names
+        ]
         self._studies = {
             method: optuna.create_study(
                 storage=storage,

@@ -18,6 +18,19 @@ from dsgkd.study.arms import Arm
 from dsgkd.training.run import RunConfig
 
 
+def point_of(run: RunConfig) -> dict[str, Any]:
+    """Return the values of a run under the names by which a space searches them."""
+    distillation, optimisation = run.distillation, run.optimisation
+    return {
+        "encoder_lr": optimisation.encoder_lr,
+        "classifier_lr": optimisation.classifier_lr,
+        "alpha": distillation.alpha,
+        "beta": distillation.beta,
+        "mapping": distillation.mapping,
+        "cs_max_len": distillation.cs_max_len,
+    }
+
+
 @dataclass(frozen=True)
 class SearchSpace:
     """Ranges of the searched values. Plain fine-tuning draws the learning rates only."""

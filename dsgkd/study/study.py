@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from dsgkd.study.config import StudyConfig, as_json, check_same
 from dsgkd.study.confirmation import Planned, Seal, confirmation, confirmed_name, readable
 from dsgkd.study.confirmation import test_name as name_of_test
 from dsgkd.study.environment import environment, hardware, lock_hash, versions
-from dsgkd.study.events import Listener, Next
+from dsgkd.study.events import Listener, Stage
 from dsgkd.study.ledger import Ledger
 from dsgkd.study.objectives import Constraint
 from dsgkd.study.past import PastTrial, close_lost, read_past
@@ -40,14 +40,14 @@ from dsgkd.study.runner import run_trials, slots
 from dsgkd.study.search import Search
 from dsgkd.study.teachers import StoredTeacherPlan, plan, store_teacher
 from dsgkd.study.trial import OWN_TEACHER, Steps, TrialSpec, trial_steps
-from dsgkd.text.sources import SPLITS, Notes
+from dsgkd.text.sources import SEALED, SPLITS, Notes
 from dsgkd.training.run import RunConfig, open_table
 from dsgkd.training.teachers import choose
 
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """How a study ended."""
 
@@ -75,7 +75,7 @@ class Study:
         steps: Steps = trial_steps,
     ) -> None:
         # The test split is not read by anything before its stage.
-        sealed = replace(config.run, splits=tuple(s for s in SPLITS if s != "test"))
+        sealed = replace(config.run, splits=SEALED)
         self.config = replace(config, run=sealed)
         self.say, self._listeners, self._steps = say, listeners, steps
         self.ledger = Ledger(str(config.folder / "ledger"))
@@ -131,11 +131,17 @@ class Study:
         if run.distillation.teacher_store == "stored":
             for one in plans:
                 store_teacher(one, config.cluster.resources, concurrent, say)
-        search = self._search(run, layers)
-        limit = self._run_search(search, concurrent)
-        limit = self._run_confirmation(search, concurrent) or limit
-        tested = self._run_test(concurrent) if config.test and not limit else False
-        return Outcome(limit, tested)
+        outcome = Outcome()
+        cluster = config.cluster
+        run_trials(
+            self._stages(self._search(run, layers), outcome),
+            cluster.workers_per_trial,
+            cluster.resources,
+            concurrent,
+            config.folder / "tune",
+            self._steps,
+        )
+        return outcome
 
     # Before the first trial.
 
@@ -186,12 +192,7 @@ class Study:
         """Check that it is the same study, and read what was done."""
         row = self.ledger.read("studies").to_pylist()[0]
         self.study_id = row["study_id"]
-        if row["data_fingerprint"] != notes.fingerprint:
-            raise InputError(
-                notes.name,
-                "not the data that the study began with",
-                "start a new study with --name",
-            )
+        self._check_data(notes)
         check_same(json.loads(row["configuration"]), as_json(self.config), row["name"])
         self._read_past()
         close_lost(self.ledger, self._past)
@@ -199,6 +200,15 @@ class Study:
         self._meter = Meter(self.config.budget, rows)
         done = sum(trial.finished for trial in self._past.values() if trial.method)
         self.say(f"resuming: {done} trials are finished")
+
+    def _check_data(self, notes: Notes) -> None:
+        row = self.ledger.read("studies").to_pylist()[0]
+        if row["data_fingerprint"] != notes.fingerprint:
+            raise InputError(
+                notes.name,
+                "not the data that the study began with",
+                "start a new study with --name",
+            )
 
     def _read_past(self) -> None:
         self._past = read_past(self.ledger, self.config.run.selection.objective)
@@ -303,7 +313,26 @@ class Study:
             self._past,
         )
 
-    def _run_search(self, search: Search, concurrent: int) -> str | None:
+    def _stages(self, search: Search, outcome: Outcome) -> Generator[Stage, None, None]:
+        """Yield the stages; what stands after a `yield` happens when that stage is over."""
+        yield from self._stage(self._search_stage(search), outcome)
+        planned = list(confirmation(self.config, search))
+        confirmed = {method for _, method, _, _ in planned}
+        for method in self.config.arms:
+            if method not in confirmed:
+                self.say(f"WARNING: no search trial of {method} was completed; it is left out")
+        outcome.limit = None  # a part of the budget was kept for what follows
+        yield from self._stage(self._planned_stage("confirm", planned), outcome)
+        if self.config.test and not outcome.limit:
+            yield from self._test_stage(outcome)
+
+    def _stage(self, stage: Stage, outcome: Outcome) -> Generator[Stage, None, None]:
+        yield stage
+        if stage.limit:
+            outcome.limit = stage.limit
+            self.say(f"{stage.name}: stopped at {stage.limit}; raise it and go on with --resume")
+
+    def _search_stage(self, search: Search) -> Stage:
         def next_spec() -> TrialSpec | None:
             while (candidate := search.ask()) is not None:
                 spec = self._spec("search", candidate.method, candidate.trial_id, candidate.run)
@@ -315,18 +344,18 @@ class Study:
 
         done = sum(t.finished for t in self._past.values() if t.stage == "search")
         total = max(self.config.search.trials, done)
-        return self._run_stage(
-            "search", total, done, next_spec, concurrent, search, self._reserve()
-        )
+        reserve = self._reserve()
+        stage = self._new_stage("search", total, done, next_spec, search, reserve)
+        stage.should_stop = search.should_stop
+        stage.exceeded = lambda: self._meter.exceeded(reserve.expected())
+        return stage
 
     def _reserve(self) -> Reserve:
         """Say what is kept of the budget so that what is searched can also be confirmed."""
-        config, runs = self.config, {}
+        config, runs = self.config, Counter[str]()
         for method in config.arms:
             searched_as = method if method in config.searched else MLKD
-            runs[searched_as] = runs.get(searched_as, 0) + (
-                config.confirmation.top * config.confirmation.seeds
-            )
+            runs[searched_as] += config.confirmation.top * config.confirmation.seeds
         return Reserve(runs, self._past.values(), self._concurrent())
 
     def _end_cut_off(self, search: Search, spec: TrialSpec) -> None:
@@ -339,25 +368,19 @@ class Study:
         report = {"worker_seconds": 0.0, "score": None}
         search.ended(spec, report, "pruned", row["reason"])
 
-    def _run_confirmation(self, search: Search, concurrent: int) -> str | None:
-        planned = list(confirmation(self.config, search))
-        confirmed = {method for _, method, _, _ in planned}
-        for method in self.config.arms:
-            if method not in confirmed:
-                self.say(f"WARNING: no search trial of {method} was completed; it is left out")
-        return self._run_planned("confirm", planned, concurrent)
-
-    def _run_test(self, concurrent: int) -> bool:
-        """Break the seal; return whether all that was confirmed has read the test split."""
+    def _test_stage(self, outcome: Outcome) -> Generator[Stage, None, None]:
+        """Break the seal, and read the test split with what was confirmed."""
         self._read_past()
         seal = Seal(self.ledger, self.study_id, self._past)
         again = seal.opened or datetime.now(UTC) if self.config.test == "again" else None
         waiting = readable(self._past, again)
+        outcome.tested = not waiting
         if not waiting:
             self.say("the test split was read before; its figures stand (--test again reads it)")
-            return True
+            return
         data, world = self.config.run.data, self.config.run.world
         notes = open_table(data, world, self.config.cache, SPLITS)
+        self._check_data(notes.only(SEALED))
         if seal.times and not seal.opened:
             self.say(f"WARNING: the test split was read before, in {seal.times} readings")
         seal.break_it(len(waiting), notes.fingerprint)
@@ -367,57 +390,40 @@ class Study:
             # The study may have been moved since, and its notes with it.
             run = replace(run, data=data, world=world, splits=SPLITS)
             planned.append(("test", trial.method, name_of_test(trial.trial_id), run))
-        limit = self._run_planned("test", planned, concurrent, again=True)
-        if limit is None:
+        yield from self._stage(self._planned_stage("test", planned, again=True), outcome)
+        if not outcome.limit:
             seal.close(len(waiting), notes.fingerprint)
-        return limit is None
+            outcome.tested = True
 
-    def _run_planned(
-        self, stage: str, planned: list[Planned], concurrent: int, again: bool = False
-    ) -> str | None:
+    def _planned_stage(self, name: str, planned: list[Planned], again: bool = False) -> Stage:
         specs = [self._spec(*one) for one in planned]
         todo = [spec for spec in specs if again or not self._is_done(spec.trial_id)]
         waiting = iter(todo)
         done = len(specs) - len(todo)
-        return self._run_stage(stage, len(specs), done, lambda: next(waiting, None), concurrent)
+        return self._new_stage(name, len(specs), done, lambda: next(waiting, None))
 
     def _is_done(self, trial_id: str) -> bool:
         return trial_id in self._past and self._past[trial_id].finished
 
-    def _run_stage(
+    def _new_stage(
         self,
-        stage: str,
+        name: str,
         total: int,
         done: int,
-        next_spec: Next,
-        concurrent: int,
-        search: Search | None = None,
-        reserve: Reserve | None = None,
-    ) -> str | None:
-        if done >= total and stage != "search":
-            return None
+        next_spec: Callable[[], TrialSpec | None],
+        *listeners: Listener,
+    ) -> Stage:
         config = self.config
-        names = [config.run.selection.objective, *config.search.objectives]
-        names += [Constraint.parse(text).name for text in config.search.constraints]
-        progress = Progress(stage, total, done, config.run.selection.objective, self.say)
-        listeners: list[Listener] = [Recorder(self.ledger, list(dict.fromkeys(names)))]
-        listeners += [search] if search else []
-        listeners += [reserve] if reserve else []
-        listeners += [self._meter, progress, *self._listeners]
-        limit = run_trials(
+        kept = [config.run.selection.objective, *config.search.objectives]
+        kept += [Constraint.parse(text).name for text in config.search.constraints]
+        progress = Progress(name, total, done, config.run.selection.objective, self.say)
+        return Stage(
+            name,
             next_spec,
-            listeners,
-            1 if stage == "test" else config.cluster.workers_per_trial,
-            config.cluster.resources,
-            concurrent,
-            config.folder / "tune" / stage,
-            search.should_stop if search else None,
-            lambda: self._meter.exceeded(reserve.expected() if reserve else None),
-            self._steps,
+            # The ledger first: whatever is decided on a report, the report is there.
+            (Recorder(self.ledger, kept), *listeners, self._meter, progress, *self._listeners),
+            exceeded=self._meter.exceeded,
         )
-        if limit:
-            self.say(f"{stage}: stopped at {limit}; raise it and go on with --resume")
-        return limit
 
     def _spec(self, stage: str, method: str, trial_id: str, run: RunConfig) -> TrialSpec:
         config, cluster, past = self.config, self.config.cluster, self._past.get(trial_id)
@@ -438,7 +444,7 @@ class Study:
             ledger=str(config.folder / "ledger"),
             keep_model=stage in ("confirm", "control"),
             known_epochs=past.epochs if past else 0,
-            workers=1 if stage == "test" else cluster.workers_per_trial,
+            workers=cluster.workers_per_trial,
             cpus_per_worker=cluster.cpus_per_worker,
             gpus_per_worker=cluster.gpus_per_worker,
         )

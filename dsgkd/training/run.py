@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from dsgkd.checkpoint import random_state, restore_random_state, seed_everything
 from dsgkd.distillation.distiller import DistillationConfig, Distiller
 from dsgkd.distillation.mapping import LayerMapping
+from dsgkd.distillation.shuffling import ShuffledTeacher
 from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.attention import attention_for
@@ -289,6 +290,8 @@ def _distiller(
         store,
         cache,
     )
+    if distillation.shuffled:
+        teacher = replace(teacher, answers=ShuffledTeacher(teacher.answers, config.seed))
     sample = training_batches(
         notes, config.optimisation.batch_size, distillation.cs_max_len, config.seed, 0
     )
