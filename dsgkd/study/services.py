@@ -146,7 +146,7 @@ def _mlflow(folder: Path, study: str) -> tuple[Service, str]:
     place.mkdir(parents=True, exist_ok=True)
     database = f"sqlite:///{place / 'runs.db'}"
     service = _MLflow(database, study, (place / "artifacts").as_uri())
-    return service, f"mlflow ui --backend-store-uri {database}"
+    return service, f"mlflow ui --backend-store-uri {database} (of the package mlflow)"
 
 
 def _wandb(folder: Path, study: str) -> tuple[Service, str]:
