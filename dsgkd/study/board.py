@@ -125,16 +125,25 @@ class Board:
     # Times are in seconds, and guesses.
 
     @cached_property
-    def _mean_seconds(self) -> float | None:
-        """How long a trial takes, over all of its attempts."""
-        seconds: dict[str, float] = defaultdict(float)
+    def _seconds(self) -> dict[str, list[float]]:
+        """How long trials take, over all of their attempts; the key is a method, "" is any."""
+        spent: dict[str, float] = defaultdict(float)
         for line in self.trials:
-            seconds[line.trial_id] += line.seconds
-        ended = [seconds[line.trial_id] for line in self.latest if line.state in ENDED]
-        running = [
-            line.seconds / line.epoch * self.epochs for line in self.running if line.epoch > 0
-        ]
-        known = ended or running
+            spent[line.trial_id] += line.seconds
+        found: dict[str, list[float]] = defaultdict(list)
+        for line in self.latest:
+            if line.state in ("complete", "pruned"):  # what fails often fails at once
+                found[line.method].append(spent[line.trial_id])
+        ended = [seconds for group in found.values() for seconds in group]
+        return found | {"": ended or self._projected}
+
+    @property
+    def _projected(self) -> list[float]:
+        """How long the running trials will take if they take as long as until now."""
+        return [line.seconds / line.epoch * self.epochs for line in self.running if line.epoch > 0]
+
+    def _mean_seconds(self, method: str = "") -> float | None:
+        known = self._seconds.get(method) or self._seconds[""]
         return sum(known) / len(known) if known else None
 
     def trial_left(self, line: TrialLine) -> float | None:
@@ -148,9 +157,10 @@ class Board:
         if line.epoch > first:
             an_epoch = line.seconds / (line.epoch - first)
             return max(line.seconds + an_epoch * (self.epochs - line.epoch) - ran, 0.0)
-        if self._mean_seconds is None:
+        mean = self._mean_seconds(line.method)
+        if mean is None:
             return None
-        return max(self._mean_seconds * (1 - first / max(self.epochs, 1)) - ran, 0.0)
+        return max(mean * (1 - first / max(self.epochs, 1)) - ran, 0.0)
 
     @property
     def left(self) -> float | None:
@@ -162,9 +172,10 @@ class Board:
             return 0.0
         under_way = [self.trial_left(line) for line in self.running]
         known = [seconds for seconds in under_way if seconds is not None]
-        if len(known) < len(under_way) or (waiting and self._mean_seconds is None):
+        mean = self._mean_seconds()
+        if len(known) < len(under_way) or (waiting and mean is None):
             return None
-        work = sum(known) + waiting * (self._mean_seconds or 0.0)
+        work = sum(known) + waiting * (mean or 0.0)
         return max(work / max(len(self.running), 1), max(known, default=0.0))
 
 

@@ -120,6 +120,14 @@ def test_time_left_follows_epochs_mean_durations_and_concurrency():
     assert replace(board, total=7).left == pytest.approx((4 * 80 + 45 + 60) / 2)
 
 
+def test_a_fresh_trial_is_measured_by_its_own_method():
+    fresh = line("a", "running", ran=20, method="plain")
+    slow = line("b", "complete", 500, 10, 200)
+    assert board_of(fresh, slow).trial_left(fresh) == pytest.approx(180)
+    quick = line("c", "complete", 500, 10, 50, method="plain")
+    assert board_of(fresh, slow, quick).trial_left(fresh) == pytest.approx(30)
+
+
 def test_a_resumed_trial_is_not_thought_to_be_fast():
     before = line("a", "preempted", ran=500, epoch=8, reported=80)
     again = line("a", "running", ran=10, epoch=9, reported=10, attempt=2)
