@@ -99,7 +99,8 @@ def expected(estimate: Estimate, shape: StudyShape) -> Forecast:
         fmean(spent.worker_hours for spent, _ in searches),
         fmean(spent.gpu_hours for spent, _ in searches),
     )
-    share = fmean(epochs for _, epochs in searches) / (sum(shape.trials.values()) * shape.epochs)
+    most = max(1, sum(shape.trials.values()) * shape.epochs)
+    share = fmean(epochs for _, epochs in searches) / most
     return Forecast(_storing(estimate, shape), search, confirm, share)
 
 

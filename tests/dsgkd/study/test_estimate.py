@@ -52,6 +52,7 @@ def test_a_scheduler_is_expected_to_run_fewer_epochs_and_confirmation_all():
     assert likely.search.worker_hours == pytest.approx(likely.share * most.search.worker_hours)
     assert likely.confirm == most.confirm
     assert expected(ESTIMATE, replace(shape, pruning=PruningConfig("none"))) == most
+    assert expected(ESTIMATE, StudyShape({}, 9, {"mlkd": 1})).search == Spent()
     # The first rung stops nobody before it is reached.
     later = replace(shape, pruning=PruningConfig("asha", 9, 3))
     assert expected(ESTIMATE, later).share == 1.0
