@@ -200,13 +200,10 @@ class Search:
         if past.finished:
             self._tell(trial, past.state, past.values)
 
-    def _state(self, past: PastTrial) -> TrialState | None:
-        has_values = all(name in past.values for name in self._names)
-        return (
-            TrialState.FAIL
-            if past.state == "complete" and not has_values
-            else _STATES.get(past.state)
-        )
+    def _state(self, past: PastTrial) -> TrialState:
+        if past.state == "complete" and not all(name in past.values for name in self._names):
+            return TrialState.FAIL
+        return _STATES.get(past.state, TrialState.RUNNING)
 
     def _frozen(self, past: PastTrial) -> FrozenTrial:
         state, values = self._state(past), None
