@@ -29,7 +29,6 @@ from pyarrow.fs import (
 )
 
 from dsgkd.errors import InputError
-from dsgkd.study import ledger as module
 from dsgkd.study.ledger import LEDGER_SCHEMA_VERSION, SCHEMAS, VERSION_KEY, Ledger
 
 ROOT = Path(__file__).parents[3]
@@ -215,7 +214,7 @@ def test_a_failing_disk_is_one_line_and_leaves_the_old_file_alone(
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(module.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(InputError, match=words) as caught:
         ledger.write("metrics", epochs(9), "t-0")
     assert "\n" not in str(caught.value)
