@@ -212,16 +212,16 @@ def _status(field: str) -> float:
 
 def _notes(rounds: int) -> list[str]:
     return [
-        f"one process, {AT_ONCE} trials open at a time; of each its row at the start, a flush in the "
-        f"middle, the last of {EPOCHS} epochs (2 rows each), its row at the end, then sealed: four "
-        f"files written and forced to the disk ({1e3 * fsync_seconds():.1f} ms each); "
+        f"one process, {AT_ONCE} trials open at a time; of each its row at the start, a flush in "
+        f"the middle, the last of {EPOCHS} epochs (2 rows each), its row at the end, then sealed: "
+        f"four files written and forced to the disk ({1e3 * fsync_seconds():.1f} ms each); "
         f"a configuration of {len(CONFIGURATION):,} bytes a trial",
         "merging: share of the writer's time; longest merge: for so long the driver waits",
         "writer MB: resident memory of the writing process (torch is imported) after a tenth of "
         "the trials and after all, and the most there ever was",
-        "Ledger s, analysis s: all of trials and metrics with Ledger.read and analysis.load; median "
-        f"of {rounds} rounds in turns (3 for 100,000), files in the page cache; +MB: the most "
-        "memory of a process that reads them once, less what it had before",
+        "Ledger s, analysis s: all of trials and metrics with Ledger.read and analysis.load; "
+        f"median of {rounds} rounds in turns (3 for 100,000), files in the page cache; +MB: the "
+        "most memory of a process that reads them once, less what it had before",
         "last row: 1,000 trials whose files were never merged, against the same merged",
         f"every action in a process of its own; {os.cpu_count()} cores",
     ]
