@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyarrow.fs import FileSystem
 
 from dsgkd.study.ledger.content import encode
-from dsgkd.study.ledger.merging import Merger, is_merged
+from dsgkd.study.ledger.merging import Merger, belongs, is_merged
 from dsgkd.study.ledger.place import Place, is_name
 from dsgkd.study.ledger.reading import read_table
 from dsgkd.study.ledger.schema import SCHEMAS, Table, as_table
@@ -34,6 +34,7 @@ class Ledger:
         self._place = Place(self.root, filesystem)
         self._merger = Merger(self._place)
         self._sealed: set[str] = set()
+        self._waiting: set[str] = set()  # sealed, not merged yet
         self._prepared = False
 
     def exists(self) -> bool:
@@ -44,11 +45,14 @@ class Ledger:
         """Replace `<table>/<name>.parquet` by these rows, as a whole or not at all.
 
         A column that a row lacks becomes null. Raises ValueError for an unknown column, a value
-        of the wrong type or a bad name (mistakes of the program; the message never shows the
-        value), and InputError where the disk is full or the place cannot be written.
+        of the wrong type, a bad name or one that was sealed (mistakes of the program; the message
+        never shows the value), and InputError where the disk is full or the place cannot be
+        written.
         """
         if not is_name(name) or is_merged(name):
             raise ValueError(f"ledger: not a file name: {name!r}")
+        if belongs(name, self._sealed):
+            raise ValueError(f"ledger: {name!r} was sealed")
         data = encode(as_table(table, rows))
         if not self._prepared:
             self._prepare()
@@ -57,18 +61,20 @@ class Ledger:
     def seal(self, *names: str) -> None:
         """Say that the files `<name>` and `<name>-<split>` of every table are finished.
 
-        They must never be written again: a new attempt has a new name. As the sealed become many,
-        their files are merged. To seal what was sealed before, as a study does that goes on after
-        it was killed, does no harm. Raises InputError as `write` does.
+        They must never be written again: what is merged is no longer looked for under its own
+        name (a new attempt has a new one). As the sealed become many, their files are merged. A
+        study that goes on after it was killed seals again what was finished. Raises InputError as
+        `write` does.
         """
+        self._waiting.update(set(names) - self._sealed)
         self._sealed.update(names)
-        if len(self._sealed) >= MERGE_AT:
+        if len(self._waiting) >= MERGE_AT:
             self.merge()
 
     def merge(self) -> None:
         """Merge the files of all that is sealed, however few they are."""
-        self._merger.merge(self._sealed)
-        self._sealed.clear()
+        self._merger.merge(self._waiting)
+        self._waiting.clear()
 
     def read(self, table: Table) -> pa.Table:
         """All rows of a table, sorted by their key; an empty table where there are none."""

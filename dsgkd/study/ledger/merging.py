@@ -14,7 +14,7 @@ number of trials and the memory does not.
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -43,6 +43,12 @@ def is_merged(name: str) -> bool:
     return name.startswith(_PREFIX)
 
 
+def belongs(name: str, sealed: Container[str]) -> bool:
+    """Whether a file is one of `<sealed>` and `<sealed>-<split>`."""
+    owner, _, split = name.rpartition("-")
+    return name in sealed or (split in ALLOWED["split"] and owner in sealed)
+
+
 class Merger:
     """Merges the files of a ledger; at most one at a time may do so."""
 
@@ -53,15 +59,13 @@ class Merger:
     def merge(self, sealed: set[str]) -> None:
         """Merge the files that belong to these names and will not be written again.
 
-        Files of a name are `<name>` and `<name>-<split>`, in every table.
-
         Raises:
             InputError: the disk is full, or the place cannot be written; nothing is lost.
         """
         replaced: dict[Table, list[str]] = {}
         for table in TABLES:
             names = self._sweep(table)
-            if small := [name for name in names if _belongs(name, sealed)]:
+            if small := [name for name in names if belongs(name, sealed)]:
                 part = [name for name in names if name.startswith(_PART)]
                 replaced[table] = self._rewrite(table, part + small)
         if replaced:
@@ -124,8 +128,3 @@ class Merger:
         with self._place.open(table, name) as file:
             metadata = pq.read_schema(file).metadata
         return json.loads(metadata.get(REPLACES_KEY, b"[]"))
-
-
-def _belongs(name: str, sealed: set[str]) -> bool:
-    owner, _, split = name.rpartition("-")
-    return name in sealed or (split in ALLOWED["split"] and owner in sealed)

@@ -500,6 +500,18 @@ def test_the_name_of_a_merged_file_is_not_to_be_had(tmp_path: Path) -> None:
         Ledger(tmp_path).write("trials", [], "merged-part-1")
 
 
+def test_what_was_sealed_is_not_written_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    name = write_trial(ledger, 0)
+    ledger.seal(name)
+    for _ in range(2):  # before and after it is merged
+        for written in (name, f"{name}-test"):
+            with pytest.raises(ValueError, match="was sealed"):
+                ledger.write("trials", [], written)
+        ledger.merge()
+    write_trial(ledger, 0, attempt=2)
+
+
 def test_reader_and_writer_agree_on_the_names() -> None:
     from analysis import results
     from dsgkd.study.ledger import REPLACES_KEY
