@@ -1,17 +1,19 @@
 r"""Does a domain-specific teacher help a general student, and with which settings?
 
-A study of DSG-KD (arXiv 2409.14904). Three methods are compared, each tuned with the same number
+A study of DSG-KD (arXiv 2409.14904). These methods are compared, each tuned with the same number
 of trials, the same head, schedule and batches:
 
     mlkd            distillation of the words in the foreign script from a domain teacher
     plain           fine-tuning of the same student alone
-    random-teacher  distillation from the teacher's architecture with random weights
+    random-teacher  distillation from the teacher's architecture with random weights; --controls
+                    adds shuffled words and a teacher of the wrong domain
 
-The best configuration of each, chosen on validation data, is trained again with fresh seeds, and
-only those runs read the test split. A gain over `plain` alone is no evidence that knowledge of
-the domain moved: what counts is the difference between `mlkd` and `random-teacher`.
+The best configurations of each, chosen on validation data, are trained again with fresh seeds.
+The test split stays sealed until --test, which reads it with what was confirmed and writes that
+down. A gain over `plain` alone is no evidence that knowledge of the domain moved: what counts is
+the difference between `mlkd` and the controls.
 
-    python studies/mlkd_search.py
+    python studies/mlkd_search.py --test
     python studies/mlkd_search.py --data notes.csv --text note --label emergency \
         --student kobert --teacher cbert --teacher bio_roberta --use-gpu --out /shared/studies
 """
@@ -19,12 +21,11 @@ the domain moved: what counts is the difference between `mlkd` and `random-teach
 import argparse
 from dataclasses import replace
 
+from dsgkd.cli import study_flags as flags_of
 from dsgkd.cli.flags import (
     add_data_flags,
-    cluster_flags,
     data_config,
     default_name,
-    integers,
     pick_models,
     run_command,
     store_config,
@@ -34,8 +35,9 @@ from dsgkd.cli.session import ray_session, studies_folder
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
 from dsgkd.models.tiny import is_built_here
+from dsgkd.study.config import StudyConfig
 from dsgkd.study.space import SearchSpace
-from dsgkd.study.study import Study, StudyConfig
+from dsgkd.study.study import Study
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
 SPACE = SearchSpace(
@@ -57,11 +59,22 @@ SMALL_FIRST = replace(FIRST, encoder_lr=1e-3)
 def main() -> None:
     """Run the study and print what it found."""
     flags = parser().parse_args()
-    data = data_config(flags)
+    config = study_config(flags)
+    study = Study(config)
+    study.check()
+    with ray_session(config):
+        if flags.plan:
+            return study.plan()
+        study.run()
+    return report(config)
+
+
+def study_config(flags: argparse.Namespace) -> StudyConfig:
+    """Return the study that the flags describe."""
     student, teachers = pick_models(flags)
     small = is_built_here(student)
     run = RunConfig(
-        data=data,
+        data=data_config(flags),
         student=StudentConfig(student),
         distillation=DistillationConfig(alpha=3.0, teacher_store=flags.teacher_store),
         max_length=flags.max_length,
@@ -70,7 +83,7 @@ def main() -> None:
         ),
         seed=flags.seed,
     )
-    config = StudyConfig(
+    return StudyConfig(
         name=flags.name or default_name("mlkd"),
         out=studies_folder(flags.out),
         run=run,
@@ -79,21 +92,19 @@ def main() -> None:
             SMALL_SPACE if small else SPACE,
             beta=(0.0, flags.beta),
             teacher_layers=flags.teacher_layers,
+            function=flags.space,
         ),
-        trials=flags.trials,
-        confirm_seeds=flags.confirm_seeds,
-        max_concurrent=flags.max_concurrent,
-        workers_per_trial=flags.workers_per_trial,
-        gpus_per_worker=flags.gpus_per_worker,
+        first=flags_of.first_points(flags, run),
+        search=flags_of.search_config(flags),
+        pruning=flags_of.pruning_config(flags),
+        confirmation=flags_of.confirmation_config(flags),
+        test=flags.test,
+        budget=flags_of.budget_config(flags),
+        cluster=flags_of.cluster_config(flags),
         store=store_config(flags),
         seed=flags.seed,
         resume=flags.resume,
     )
-    study = Study(config)
-    study.check()
-    with ray_session(config):
-        study.run()
-    report(config)
 
 
 def report(config: StudyConfig) -> None:
@@ -103,41 +114,17 @@ def report(config: StudyConfig) -> None:
     print(analysis.report(analysis.load(config.folder)))
     print(f"\nLedger: {config.folder / 'ledger'}")
     print(f"Next:   python -c \"import analysis; print(analysis.load('{config.folder}').trials)\"")
-    print(
-        f"        dsgkd predict --model {config.folder / 'trials'}/confirm-mlkd-000/model NOTES.csv"
-    )
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line; `dsgkd.cli.flags` explains the flags on data and models."""
+    """Return the command line; `dsgkd.cli` explains each group of flags."""
     parser = add_data_flags(__doc__ or "", models=True)
-    study = parser.add_argument_group("study")
-    study.add_argument("--trials", type=int, default=12, help="search trials in all [%(default)s]")
-    study.add_argument(
-        "--confirm-seeds", type=int, default=5, help="fresh seeds for the best [%(default)s]"
-    )
-    study.add_argument("--epochs", type=int, default=10, help="epochs at most [%(default)s]")
-    study.add_argument("--batch-size", type=int, default=8, help="notes in a step [%(default)s]")
-    study.add_argument("--max-length", type=int, default=128, help="tokens of a text [%(default)s]")
-    study.add_argument(
-        "--beta",
-        type=float,
-        default=0.0,
-        metavar="MOST",
-        help="search the attention term's weight up to this [%(default)s: off]",
-    )
-    study.add_argument(
-        "--teacher-layers",
-        type=integers,
-        default=(),
-        metavar="LAYERS",
-        help="use these layers of the teacher only, such as 6,12 [any]",
-    )
-    study.add_argument("--seed", type=int, default=17, help="decides everything [%(default)s]")
-    study.add_argument("--out", default="", help="folder of studies [runs]")
-    study.add_argument("--name", default="", help="the study's folder in it [mlkd-<date>-<time>]")
-    study.add_argument("--resume", action="store_true", help="go on with the study of that name")
-    cluster_flags(parser)
+    flags_of.folder_flags(parser)
+    flags_of.training_flags(parser)
+    flags_of.search_flags(parser)
+    flags_of.confirmation_flags(parser)
+    flags_of.budget_flags(parser)
+    flags_of.cluster_flags(parser)
     store_flags(parser)
     return parser
 

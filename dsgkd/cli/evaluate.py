@@ -32,7 +32,8 @@ def run(arguments: list[str]) -> None:
 
     student, tokenizer, card = load_student(Path(flags.model), attention_for("cpu"))
     # Nothing is written, so the ids of examples are of no use and need no lasting key.
-    notes = read_notes(data_config(flags), b"unused")
+    splits = SPLITS[: SPLITS.index(flags.split_name) + 1]
+    notes = read_notes(data_config(flags), b"unused", splits=splits)
     if notes.label_names != card.label_names:
         raise InputError(
             notes.name,

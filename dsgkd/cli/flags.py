@@ -95,31 +95,6 @@ def model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def cluster_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags on what a trial takes of the cluster."""
-    cluster = parser.add_argument_group("cluster")
-    cluster.add_argument(
-        "--max-concurrent", type=int, default=0, help="trials at a time [as many as fit]"
-    )
-    cluster.add_argument(
-        "--workers-per-trial", type=int, default=1, help="more than 1: Ray Train [%(default)s]"
-    )
-    cluster.add_argument(
-        "--gpus-per-worker",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="0.25: four workers share a GPU [%(default)s]",
-    )
-    cluster.add_argument(
-        "--use-gpu",
-        action="store_const",
-        const=1.0,
-        dest="gpus_per_worker",
-        help="a GPU for each worker",
-    )
-
-
 def store_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags on the stored teacher."""
     store = parser.add_argument_group("stored teacher")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dsgkd.errors import InputError
-from dsgkd.study.study import StudyConfig
+from dsgkd.study.config import StudyConfig
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def ray_session(config: StudyConfig) -> Iterator[None]:
         else:
             ray.init(
                 address="local",
-                include_dashboard=config.workers_per_trial > 1,
+                include_dashboard=config.cluster.workers_per_trial > 1,
                 dashboard_host="127.0.0.1",
                 log_to_driver=False,
                 logging_level=logging.ERROR,

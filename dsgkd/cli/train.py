@@ -26,13 +26,21 @@ from dsgkd.errors import InputError
 from dsgkd.models.student import StudentCard, save_student
 from dsgkd.models.tiny import build_missing
 from dsgkd.text.coverage import coverage
+from dsgkd.text.sources import SEALED
 from dsgkd.training.evaluation import predict, validation_threshold
 from dsgkd.training.loop import LAST, DivergedError, EpochResult, restore_best, train
 from dsgkd.training.metrics import measures
 from dsgkd.training.run import OpenRun, RunConfig, open_run, open_table, paper_preset
 
 _SHORT = frozenset(
-    {"data", "student.model", "distillation.teacher", "distillation.teacher_store", "seed"}
+    {
+        "data",
+        "splits",
+        "student.model",
+        "distillation.teacher",
+        "distillation.teacher_store",
+        "seed",
+    }
 )
 
 
@@ -61,7 +69,7 @@ def run(arguments: list[str]) -> None:
         raise InputError(
             "--teacher", f"{len(teachers)} given, one is used", "name one, or run a study"
         )
-    base = RunConfig(data=data, seed=flags.seed)
+    base = RunConfig(data=data, seed=flags.seed, splits=SEALED)
     base = replace(
         base,
         student=replace(base.student, model=student),
@@ -75,7 +83,7 @@ def run(arguments: list[str]) -> None:
     folder = Path(flags.out).expanduser().absolute()
     cache = Path(flags.cache).expanduser().absolute() if flags.cache else folder.parent / "cache"
     _check_folder(folder, flags.resume)
-    open_table(config.data, config.world, cache)
+    open_table(config.data, config.world, cache, config.splits)
     build_missing([student, *([] if flags.plain else teachers)], cache, print)
     opened = open_run(config, cache, store_config(flags))
     if opened.teacher:

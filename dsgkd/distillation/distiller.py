@@ -34,6 +34,9 @@ class DistillationConfig:
     """Name of the zoo, hub id or local folder; empty: plain fine-tuning."""
     teacher_weights: TeacherWeights = "pretrained"
     """`random`: the same architecture with random weights, the control that knows nothing."""
+    shuffled: bool = False
+    """Each word is given another word's states: the control in which teacher and text do not fit
+    together."""
     form: Form = "standard"
     """`standard`: projected, standardised states. `paper`: raw squares (arXiv 2409.14904)."""
     mapping: str = "uniform"

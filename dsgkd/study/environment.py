@@ -1,5 +1,7 @@
 """On what did a study run? Versions, hardware and the state of the source tree."""
 
+import hashlib
+import importlib.metadata
 import os
 import platform
 import subprocess
@@ -25,6 +27,22 @@ def versions() -> dict[str, str | None]:
         "transformers_version": transformers.__version__,
         "optuna_version": optuna.__version__,
     }
+
+
+def environment() -> dict[str, str]:
+    """Return the installed packages and their versions."""
+    found = {
+        distribution.metadata["Name"].lower(): distribution.version
+        for distribution in importlib.metadata.distributions()
+        if distribution.metadata["Name"]
+    }
+    return dict(sorted(found.items()))
+
+
+def lock_hash() -> str:
+    """Return the SHA-256 of `environment`, as lines of `package==version`: equal where equal."""
+    lines = "".join(f"{name}=={version}\n" for name, version in environment().items())
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def hardware() -> dict[str, Any]:

@@ -1,55 +1,69 @@
-"""How do trials get into the ledger? One file a trial in each table, replaced as it grows."""
+"""How do trials get into the ledger? One file an attempt in each table, replaced as it grows."""
 
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from dsgkd.study.ledger import Ledger
+from dsgkd.study.objectives import judged
 from dsgkd.study.trial import Report, TrialSpec
 from dsgkd.training.metrics import MEASURES
 
 
 class Recorder:
-    """Writes the rows of `trials` and `metrics` while trials run."""
+    """Writes the rows of `trials` and `metrics` while trials run.
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    Args:
+        ledger: where to.
+        names: objectives and constraints whose values a trial's row keeps.
+    """
+
+    def __init__(self, ledger: Ledger, names: Sequence[str] = ()) -> None:
+        self._ledger, self._names = ledger, names
         self._trials: dict[str, dict[str, Any]] = {}
         self._metrics: dict[str, list[dict[str, Any]]] = {}
 
     def started(self, spec: TrialSpec) -> None:
         """Write the trial's row."""
-        if spec.trial_id not in self._trials:
-            self._trials[spec.trial_id] = _trial_row(spec)
-            self._metrics[spec.trial_id] = []
+        self._trials[spec.trial_id] = _trial_row(spec)
+        self._metrics[spec.trial_id] = []
         self._write_trial(spec)
 
     def reported(self, spec: TrialSpec, report: Report) -> None:
         """Write an epoch's rows, and on the last report those of the other splits."""
         row, result = self._trials[spec.trial_id], report.get("result")
+        rows = self._metrics[spec.trial_id]
         row |= {name: report[name] for name in _COSTS}
         if result is not None:
+            values = judged(report) | {spec.run.selection.objective: result["best_objective"]}
             row |= {
                 "epochs_done": result["epoch"],
                 "best_epoch": result["best_epoch"],
                 "objective": result["best_objective"],
+                "objectives": {
+                    name: values[name]
+                    for name in self._names
+                    if math.isfinite(values.get(name, math.nan))
+                },
                 "teacher_store": report["teacher_store"],
             }
-            rows = self._metrics[spec.trial_id]
             rows += _epoch_rows(spec, result)
-            for split, measured in report.get("tested", {}).items():
-                # The best epoch's validation row may stand in an earlier attempt's file.
-                best = {"epoch": result["best_epoch"], "split": split}
-                if not any(best.items() <= row.items() for row in rows):
-                    rows.append(_key(spec) | best | measured)
+        if "test" in report.get("tested", {}):
+            rows.append(_key(spec) | {"split": "test"} | report["tested"]["test"])
         if self._metrics[spec.trial_id]:
             self._ledger.write(
                 "metrics", self._metrics[spec.trial_id], f"{spec.trial_id}-{spec.attempt}"
             )
         self._write_trial(spec)
 
-    def ended(self, spec: TrialSpec, report: Report | None, state: str, reason: str) -> None:
-        """Write how the trial ended."""
+    def ended(self, spec: TrialSpec, report: Report, state: str, reason: str) -> None:
+        """Write how the attempt ended."""
         self._trials[spec.trial_id] |= {
+            **{name: report[name] for name in _COSTS},
             "state": state,
             "reason": reason or None,
             "ended_at": datetime.now(UTC),
@@ -91,8 +105,10 @@ def _trial_row(spec: TrialSpec) -> dict[str, Any]:
         "other": {"teacher_weights": run.distillation.teacher_weights} if distils else {},
         "workers": spec.workers,
         "started_at": datetime.now(UTC),
-        "epochs_done": 0,
-        "checkpoint": spec.folder,
+        "epochs_done": spec.known_epochs,
+        "checkpoint": "/".join(Path(spec.folder).parts[-2:]),
+        "parameters": spec.parameters,
+        "configuration": json.loads(json.dumps(asdict(run), default=str)),
     }
 
 

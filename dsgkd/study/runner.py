@@ -1,40 +1,40 @@
-"""How are many trials run on a Ray cluster? One function, for every stage of a study."""
+"""How are many trials run on a Ray cluster? One run of Tune, for all stages of a study."""
 
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from dsgkd.study.events import Dispatcher, Listener
-from dsgkd.study.trial import TrialActor, TrialSpec, distributed_trial
+from dsgkd.study.events import Dispatcher, Stage
+from dsgkd.study.trial import Steps, TrialActor, TrialSpec, distributed_trial, trial_steps
 
 # The ledger replaces Tune's own CSV, JSON and TensorBoard files.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # Our own progress lines replace its tables.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
-Next = Callable[[], TrialSpec | None]
-
-LOST_WORKERS = 5
-"""How often a trial is started again after its worker was lost."""
-
 
 class _Feed(Searcher):
-    """Hands trials to Tune one by one, from whatever decides what comes next."""
+    """Hands trials to Tune one by one."""
 
-    def __init__(self, next_spec: Next) -> None:
+    def __init__(self, dispatcher: Dispatcher, steps: Steps) -> None:
         super().__init__(metric="score", mode="max")
-        self._next = next_spec
+        self._dispatcher, self._steps = dispatcher, steps
+        self.specs: dict[str, TrialSpec] = {}
+        """Tune's name of a trial -> the attempt that it is."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        spec = self._next()
+        spec = self._dispatcher.hand_out()
+        if spec is not None:
+            self.specs[trial_id] = spec
+            return {"spec": spec, "steps": self._steps}
         # Tune's sentinel for "no more" is a string, whatever the base class's annotation says.
-        return Searcher.FINISHED if spec is None else {"spec": spec}  # type: ignore[return-value]
+        return Searcher.FINISHED if self._dispatcher.exhausted else None  # type: ignore[return-value]
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -49,84 +49,40 @@ class _Feed(Searcher):
         return {}
 
 
-class _PerMethod(TrialScheduler):
-    """One scheduler a method, so that no method's trials are stopped by another's head start."""
+class _Judge(tune.Stopper):
+    """Takes Tune's reports to the dispatcher, and its decisions back.
 
-    def __init__(self, new_scheduler: Callable[[], TrialScheduler]) -> None:
-        super().__init__()
-        self._new = new_scheduler
-        self._schedulers: dict[str, TrialScheduler] = {}
-
-    def _of(self, trial: Any) -> TrialScheduler:
-        method = trial.config["spec"].method
-        if method not in self._schedulers:
-            self._schedulers[method] = self._new()
-        return self._schedulers[method]
-
-    def on_trial_add(self, controller: Any, trial: Any) -> None:
-        self._of(trial).on_trial_add(controller, trial)
-
-    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if result["score"] is None:
-            return TrialScheduler.CONTINUE
-        return self._of(trial).on_trial_result(controller, trial, result)
-
-    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        if result["score"] is not None:
-            self._of(trial).on_trial_complete(controller, trial, result)
-
-    def on_trial_error(self, controller: Any, trial: Any) -> None:
-        self._of(trial).on_trial_error(controller, trial)
-
-    def on_trial_remove(self, controller: Any, trial: Any) -> None:
-        self._of(trial).on_trial_remove(controller, trial)
-
-    def choose_trial_to_run(self, controller: Any) -> Any:
-        return FIFOScheduler().choose_trial_to_run(controller)
-
-    def debug_string(self) -> str:
-        return "one scheduler for each method"
-
-    def save(self, checkpoint_path: str) -> None: ...
-    def restore(self, checkpoint_path: str) -> None: ...
-
-
-def asha(epochs: int, grace_epochs: int, reduction_factor: float = 3.0) -> TrialScheduler:
-    """Return asynchronous successive halving over epochs, for each method by itself.
-
-    Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
+    A stopper, because Tune asks it before anybody else: so the ledger has a report before
+    anything is decided on it.
     """
-    return _PerMethod(
-        lambda: ASHAScheduler(
-            time_attr="epoch",
-            metric="score",
-            mode="max",
-            max_t=epochs + 1,  # a trial ends by itself at its last epoch
-            grace_period=grace_epochs,
-            reduction_factor=reduction_factor,
-        )
-    )
+
+    def __init__(self, dispatcher: Dispatcher, feed: _Feed) -> None:
+        self._dispatcher, self._feed = dispatcher, feed
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self._dispatcher.report(self._feed.specs[trial_id], result)
+
+    def stop_all(self) -> bool:
+        return False
 
 
 def run_trials(
-    next_spec: Next,
-    listeners: Sequence[Listener],
+    stages: Generator[Stage, None, None],
     workers_per_trial: int,
     resources: dict[str, float],
     max_concurrent: int,
     folder: Path,
-    scheduler: TrialScheduler | None = None,
+    steps: Steps = trial_steps,
 ) -> None:
-    """Run trials until there is none left.
+    """Run trials until no stage is left.
 
     Args:
-        next_spec: returns the next trial, or None at the end.
-        listeners: are told what happens, in this order.
+        stages: each is asked for when the one before is over.
         workers_per_trial: 1: in the Tune actor; more: under Ray Train.
         resources: of one worker, `{"cpu": 1}` or with `"gpu"`.
         max_concurrent: trials at a time.
-        folder: for Tune's own files.
-        scheduler: stops unpromising trials; None: no trial is stopped.
+        folder: for Tune's own files; removed at the end, because nothing in it is needed again.
+        steps: what a trial does.
 
     Raises:
         KeyboardInterrupt: the user stopped it; every listener knows which trials were cut off.
@@ -140,12 +96,12 @@ def run_trials(
         trainable = tune.with_resources(
             distributed_trial, {"cpu": 0, "node:__internal_head__": 0.001}
         )
-    dispatcher = Dispatcher(listeners)
+    dispatcher = Dispatcher(stages)
+    feed = _Feed(dispatcher, steps)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=_Feed(next_spec),
-            scheduler=scheduler or FIFOScheduler(),
+            search_alg=feed,
             num_samples=-1,
             max_concurrent_trials=max_concurrent,
             reuse_actors=workers_per_trial == 1,
@@ -156,7 +112,9 @@ def run_trials(
             name="tune",
             storage_path=str(folder),
             callbacks=[dispatcher],
-            failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
+            stop=_Judge(dispatcher, feed),
+            # A lost worker ends Tune's trial; the dispatcher hands out the next attempt itself.
+            failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
@@ -164,8 +122,9 @@ def run_trials(
     try:
         tuner.fit()
     finally:
-        interrupted = bool(dispatcher.open)
-        dispatcher.interrupt()
+        interrupted = dispatcher.interrupt()
+        stages.close()
+        shutil.rmtree(folder, ignore_errors=True)
     if interrupted:
         raise KeyboardInterrupt
 

@@ -1,21 +1,34 @@
 """Over what does a study search? Ranges, and how a configuration is drawn from them.
 
-The space lives in an importable module, not in a script's `__main__`, so that every process that
-unpickles it finds it.
+A space with conditions that ranges cannot express is a function in an importable module, named
+`package.module:function`, so that the ledger can say what was searched and a resumed study finds
+it again.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import optuna
 
 from dsgkd.distillation.mapping import LayerMapping
 from dsgkd.errors import InputError
+from dsgkd.study.arms import Arm
 from dsgkd.training.run import RunConfig
 
-PLAIN, MLKD, RANDOM_TEACHER = "plain", "mlkd", "random-teacher"
-METHODS = (MLKD, PLAIN, RANDOM_TEACHER)
-"""Distillation, plain fine-tuning, and distillation from a teacher that knows nothing."""
+
+def point_of(run: RunConfig) -> dict[str, Any]:
+    """Return the values of a run under the names by which a space searches them."""
+    distillation, optimisation = run.distillation, run.optimisation
+    return {
+        "encoder_lr": optimisation.encoder_lr,
+        "classifier_lr": optimisation.classifier_lr,
+        "alpha": distillation.alpha,
+        "beta": distillation.beta,
+        "mapping": distillation.mapping,
+        "cs_max_len": distillation.cs_max_len,
+    }
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,14 @@ class SearchSpace:
     teacher_layers: tuple[int, ...] = ()
     """Use these layers of the teacher only (0: embeddings); empty: any."""
 
+    function: str = ""
+    """`package.module:function` that draws instead, within these ranges. It is called with
+    (space, trial, arm, base, teachers, depths), as `SearchSpace.suggest` is, and returns the
+    run."""
+
     def __post_init__(self) -> None:
+        if self.function:
+            self._function()
         for name in ("encoder_lr", "classifier_lr", "alpha", "beta"):
             low, high = getattr(self, name)
             smallest = 0.0 if name == "beta" else 1e-12
@@ -51,7 +71,7 @@ class SearchSpace:
     def suggest(
         self,
         trial: optuna.Trial,
-        method: str,
+        arm: Arm,
         base: RunConfig,
         teachers: Sequence[str],
         depths: Mapping[str, int],
@@ -60,20 +80,24 @@ class SearchSpace:
 
         Args:
             trial: an asked Optuna trial.
-            method: one of `METHODS`.
+            arm: the method for which it is drawn; plain fine-tuning gets the learning rates only.
             base: the run in which the searched values are replaced.
             teachers: names of the teachers to choose from.
             depths: number of layers of the student and of each teacher, by model name.
         """
+        if self.function:
+            run: RunConfig = self._function()(self, trial, arm, base, teachers, depths)
+            return arm.applied(run)
         optimisation = replace(
             base.optimisation,
             encoder_lr=trial.suggest_float("encoder_lr", *self.encoder_lr, log=True),
             classifier_lr=trial.suggest_float("classifier_lr", *self.classifier_lr, log=True),
         )
-        if method == PLAIN:
-            distillation = replace(base.distillation, teacher="", alpha=0.0, beta=0.0)
-            return replace(base, optimisation=optimisation, distillation=distillation)
-        teacher = trial.suggest_categorical("teacher", list(teachers))
+        base = replace(base, optimisation=optimisation)
+        if not arm.distils:
+            return arm.applied(base)
+        choices = [arm.teacher] if arm.teacher else list(teachers)
+        teacher = trial.suggest_categorical("teacher", choices)
         fitting = self.fitting_mappings(depths[base.student.model], depths[teacher])
         # The choices depend on the pair of depths, so the parameter's name does too.
         pair = f"mapping_{depths[base.student.model]}_to_{depths[teacher]}"
@@ -83,13 +107,23 @@ class SearchSpace:
         distillation = replace(
             base.distillation,
             teacher=teacher,
-            teacher_weights="random" if method == RANDOM_TEACHER else "pretrained",
             mapping=trial.suggest_categorical(pair, fitting),
             alpha=trial.suggest_float("alpha", *self.alpha, log=True),
             beta=beta,
             cs_max_len=trial.suggest_categorical("cs_max_len", list(self.cs_max_len)),
         )
-        return replace(base, optimisation=optimisation, distillation=distillation)
+        return arm.applied(replace(base, distillation=distillation))
+
+    def _function(self) -> Any:
+        module, _, name = self.function.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InputError(
+                "space",
+                f"'{self.function}' cannot be imported",
+                "give package.module:function, with the package on PYTHONPATH",
+            ) from error
 
     def fitting_mappings(self, student_depth: int, teacher_depth: int) -> list[str]:
         """Return the mappings that exist for two depths.

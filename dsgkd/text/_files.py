@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,6 +38,8 @@ class Columns:
     """The file, for messages."""
     cells: dict[str, Cells]
     """The cells of each column, all of one length; missing ones are None."""
+    numbers: Sequence[int] | None = None
+    """The number of each row in the file, from 0; None: all rows are there."""
 
     def __len__(self) -> int:
         return len(next(iter(self.cells.values()), ()))
@@ -70,6 +73,22 @@ class Columns:
             what = f"no {role} column found (columns: {self.listed()})"
             raise InputError(self.name, what, f"name it with --{role}")
         return found
+
+    def take(self, rows: Sequence[int]) -> "Columns":
+        """Return the columns with these rows only, in the file's order; no cell is looked at."""
+        mask = np.zeros(len(self), bool)
+        mask[list(rows)] = True
+        taken: dict[str, Cells] = {
+            column: cells.filter(pa.array(mask))
+            if isinstance(cells, pa.ChunkedArray)
+            else [cells[row] for row in rows]
+            for column, cells in self.cells.items()
+        }
+        return Columns(self.name, taken, [self.number(row) for row in rows])
+
+    def number(self, row: int) -> int:
+        """Return the number in the file of a row, from 0."""
+        return row if self.numbers is None else self.numbers[row]
 
     def listed(self) -> str:
         """List the columns; without a header line a name may be a note, so long ones are cut."""

@@ -6,8 +6,8 @@ A message gives a count and the first row, counted from 1 below the header; neve
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeAlias
 
 from dsgkd.errors import InputError
 from dsgkd.text._files import Columns
@@ -30,6 +30,11 @@ _SPLIT_NAMES = {
 }
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)(\.0+)?")
 
+_DRAWN = "drawn split"
+
+Draw: TypeAlias = Callable[[Sequence[int | str], Sequence[str | None]], Sequence[str]]
+"""Says the split of each row, given its label and its group."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +50,8 @@ class Rows:
     ids: list[str | None] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     """The file and the row in it, for messages."""
+    closed: list[tuple[str | None, str]] = field(default_factory=list)
+    """Group and split of each row that was not read, because its split is closed."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -65,6 +72,48 @@ class Roles:
     split: str | None = None
     group: str | None = None
     id: str | None = None
+
+
+def without_closed(
+    columns: Columns, roles: Roles, splits: Sequence[str]
+) -> tuple[Columns, list[tuple[str | None, str]]]:
+    """Drop the rows of splits that are not open, of which only split and group are looked at.
+
+    Returns:
+        The columns with the other rows (those of an unknown split among them, to be refused
+        later), and the group and the split of each row that is gone.
+    """
+    if roles.split is None:
+        return columns, []
+    found = [known_split(cell) for cell in columns.values(roles.split)]
+    groups = [None] * len(found) if roles.group is None else columns.values(roles.group)
+    closed = [(_name(group), s) for group, s in zip(groups, found) if s and s not in splits]
+    if not closed:
+        return columns, []
+    return columns.take([row for row, s in enumerate(found) if not s or s in splits]), closed
+
+
+def with_drawn_split(columns: Columns, roles: Roles, draw: Draw) -> tuple[Columns, Roles]:
+    """Add a column with a drawn split, which is empty where there is no text.
+
+    Of a row whose split turns out to be closed, nothing is used but this: whether there is a text,
+    and its label and group, for the draw alone.
+
+    Raises:
+        InputError: a label cannot be used, or the rows cannot be split.
+    """
+    present = [row for row, cell in enumerate(columns.values(roles.text)) if not _blank(cell)]
+    splits: list[str | None] = [None] * len(columns)
+    if present:
+        labels = columns.values(roles.label)
+        labels = _checked(columns, roles.label, [labels[row] for row in present], present, _label)
+        groups = [None] * len(columns) if roles.group is None else columns.values(roles.group)
+        for row, split in zip(present, draw(labels, [_name(groups[row]) for row in present])):
+            splits[row] = split
+    return (
+        Columns(columns.name, columns.cells | {_DRAWN: splits}, columns.numbers),
+        replace(roles, split=_DRAWN),
+    )
 
 
 def read_rows(notes: Columns, answers: Columns, roles: Roles) -> Rows:
@@ -100,7 +149,7 @@ def read_rows(notes: Columns, answers: Columns, roles: Roles) -> Rows:
         splits=splits,
         groups=[_name(cell) for cell in cells(notes, roles.group)],
         ids=[_name(cell) for cell in cells(notes, roles.id)],
-        places=[f"row {row + 1} of {notes.name}" for row in kept],
+        places=[f"row {notes.number(row) + 1} of {notes.name}" for row in kept],
     )
 
 
@@ -116,14 +165,15 @@ def text_cells(columns: Columns, column: str) -> list[str | None]:
         kinds = sorted({type(cells[row]).__name__ for row in wrong})
         what = (
             f"column '{column}' has {len(wrong)} cells that are not text "
-            f"({', '.join(kinds)}), the first in row {wrong[0] + 1}"
+            f"({', '.join(kinds)}), the first in row {columns.number(wrong[0]) + 1}"
         )
         raise InputError(columns.name, what, "name the column of the notes with --text")
     # JSON can spell half a surrogate pair, which no tokeniser and no file could take.
-    return [
-        cell.encode("utf-8", "replace").decode() if cell and cell.strip() else None
-        for cell in cells
-    ]
+    return [None if _blank(cell) else cell.encode("utf-8", "replace").decode() for cell in cells]
+
+
+def _blank(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
 class _Unusable(Exception):
@@ -148,7 +198,8 @@ def _checked(
     if failed:
         first, (problem, remedy) = failed[0]
         count = sum(reason == (problem, remedy) for _, reason in failed)
-        what = f"column '{column}' {problem} in {count} rows, the first is row {first + 1}"
+        place = columns.number(first) + 1
+        what = f"column '{column}' {problem} in {count} rows, the first is row {place}"
         raise InputError(columns.name, what, remedy)
     return parsed
 
@@ -171,8 +222,13 @@ def _label(cell: Any) -> int | str:
     return int(cell)
 
 
+def known_split(cell: Any) -> str | None:
+    """Return the split that a cell names, or None."""
+    return _SPLIT_NAMES.get(cell.strip().lower()) if isinstance(cell, str) else None
+
+
 def _split(cell: Any) -> str:
-    known = _SPLIT_NAMES.get(cell.strip().lower()) if isinstance(cell, str) else None
+    known = known_split(cell)
     if known is None:
         problem = "is empty" if cell is None else "holds an unknown split"
         raise _Unusable(problem, "use train, validation or test (or val, valid, dev)")

@@ -4,8 +4,12 @@ Examples are named by a keyed hash. The key stays with the data, in the cache fo
 tokenised notes; whoever has the ledger alone can neither rebuild a text nor test a guess.
 """
 
+import hashlib
+import json
 import os
 import secrets
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +38,50 @@ def id_key(cache: Path) -> bytes:
     if len(key) != _BYTES:
         raise InputError(str(path), "damaged", "delete it; examples will get new names")
     return key
+
+
+def keyed(key: bytes, content: str) -> str:
+    """Return the keyed hash of some content, as 32 hexadecimal digits."""
+    return hashlib.blake2b(content.encode(), key=key, digest_size=16).hexdigest()
+
+
+def example_ids(
+    key: bytes, texts: Sequence[str], labels: Sequence[int | str], ranks: Iterable[int]
+) -> list[str]:
+    """Name each row after its text and label; a running number tells equal rows apart.
+
+    It runs over the rows of the lowest rank first: rows of a higher one may come and go, and the
+    names of the others stay.
+
+    Args:
+        key: the secret.
+        texts: the text of each row.
+        labels: the label of each row, as the user wrote it.
+        ranks: the rank of each row.
+    """
+    by_rank = [row for _, row in sorted((rank, row) for row, rank in enumerate(ranks))]
+    seen: Counter[tuple[str, int | str]] = Counter()
+    ids = [""] * len(texts)
+    for row in by_rank:
+        content = (texts[row], labels[row])
+        seen[content] += 1
+        ids[row] = keyed(key, json.dumps([*content, seen[content]]))
+    return ids
+
+
+def group_numbers(groups: Sequence[str | None]) -> list[int]:
+    """Number the groups in the order of appearance; a row without one is a group of its own."""
+    numbers: dict[object, int] = {}
+    keys: list[object] = [row if group is None else group for row, group in enumerate(groups)]
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
+
+
+def content_hash(rows: Iterable[object]) -> str:
+    """Return the SHA-256 of rows of JSON values, in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _make(path: Path) -> None:

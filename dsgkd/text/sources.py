@@ -1,32 +1,33 @@
 """Which notes are there, with which label, in which split, and for whom?"""
 
-import hashlib
-import json
 import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dsgkd.errors import InputError
+from dsgkd.text._classes import alike, classes_of, distinct_labels
 from dsgkd.text._files import TABLES, Columns, decode, of_arrow, parse_csv, read_bytes, read_columns
-from dsgkd.text._ragged import Array
 from dsgkd.text._rows import ID_COLUMNS, SPLITS, TEXT_COLUMNS, Rows, text_cells
 from dsgkd.text._splitting import grouped_split, stratified_split
 from dsgkd.text._tables import load_rows, table_rows
+from dsgkd.text.identity import content_hash, example_ids, group_numbers, keyed
 from dsgkd.text.world import WorldConfig, labelled_notes
 
-__all__ = ["SPLITS", "DataConfig", "Notes", "read_corpus", "read_notes", "read_texts"]
+__all__ = ["SEALED", "SPLITS", "DataConfig", "Notes"]
+__all__ += ["check_open", "read_corpus", "read_notes", "read_texts"]
+
+SEALED = SPLITS[:2]
+"""The splits that are open as long as the test split is sealed."""
 
 _STANDARD_INPUT = "-"
 _CORPUS_FILES = (".txt", *(suffix for suffix in TABLES if suffix != ".json"))
-_FEW_CLASSES = 20
-"""So many classes are believed of any number of rows."""
 
 _log = logging.getLogger(__name__)
 
@@ -79,48 +80,80 @@ class Notes:
     name: str
     """Short name for messages."""
 
+    def only(self, splits: Sequence[str]) -> "Notes":
+        """Return the notes of some splits, just as if the others had never been open."""
+        kept = pc.is_in(self.table["split"], pa.array(splits, pa.string()))
+        if pc.all(kept).as_py():
+            return self
+        table = self.table.filter(kept)
+        return replace(self, table=table, fingerprint=_fingerprint(self.label_names, table))
 
-def read_notes(config: DataConfig, id_key: bytes, world: WorldConfig = WorldConfig()) -> Notes:  # noqa: B008
+
+def read_notes(
+    config: DataConfig,
+    id_key: bytes,
+    world: WorldConfig = WorldConfig(),  # noqa: B008
+    splits: Sequence[str] = SPLITS,
+) -> Notes:
     """Read, check and split the notes.
+
+    Of a split that is not open no text and no label is looked at: its files are not opened, or its
+    rows are dropped first of all. What is said of the other rows is the same as with all splits
+    open: their order, ids, classes, and `Notes.only`. Two things are read of closed rows. The
+    patients, where they stand beside the split, because none may be in two. And where the data do
+    not say who is in which split, whether there is a text, and the label: for the stratified draw
+    and nothing else.
 
     Args:
         config: where they are.
         id_key: secret of at most 64 bytes, which stays with the data and keys the example and
             group ids; without it an id cannot be traced to a text.
         world: the synthetic world, for an empty path.
+        splits: those that are open: the first one, two or three of `SPLITS`.
 
     Raises:
         InputError: something cannot be used; one line, without any text of a note.
     """
+    check_open(splits)
     columns = (config.text, config.label, config.split, config.group, config.id)
+
+    def draw(labels: Sequence[int | str], groups: Sequence[str | None]) -> list[str]:
+        return _drawn_splits(labels, groups, config, name)
+
     if config.path:
         name = Path(config.path).name
-        rows = load_rows(Path(config.path), *columns)
+        rows = load_rows(Path(config.path), *columns, splits, draw)
     else:
         name = "synthetic world"
-        rows = table_rows(of_arrow(labelled_notes(world), name), *columns)
+        rows = table_rows(of_arrow(labelled_notes(world), name), *columns, splits, draw)
     if not rows:
         raise InputError(name, "no row has a text", "check the column of the notes (--text)")
     _check_ids(rows, name)
-    classes, label_names = _classes(rows, name)
-    groups = _group_numbers(rows)
-    if rows.splits[0] is None:
-        splits = _drawn_splits(rows, classes, groups, config, name)
-    else:
-        splits = np.asarray(rows.splits, dtype=str)
-        _check_groups(splits, groups, name, given=config.group is not None)
-    _check_splits(classes, splits, rows, name)
+    _check_groups(rows, name, given=config.group is not None)
+    _check_splits(rows, splits, name)
+    classes, label_names = classes_of(rows, name)
+    ids = example_ids(id_key, rows.texts, rows.labels, map(SPLITS.index, rows.splits))
     table = pa.table(
         {
-            "example_id": pa.array(_example_ids(rows, id_key), pa.string()),
-            "group_id": pa.array([g and _keyed(id_key, g) for g in rows.groups], pa.string()),
-            "split": pa.array(splits.tolist(), pa.string()),
+            "example_id": pa.array(ids, pa.string()),
+            "group_id": pa.array([g and keyed(id_key, g) for g in rows.groups], pa.string()),
+            "split": pa.array(rows.splits, pa.string()),
             "label": pa.array(classes, pa.int64()),
             "text": pa.array(rows.texts, pa.string()),
         }
     )
-    content = zip(rows.texts, splits.tolist(), classes.tolist(), groups.tolist())
-    return Notes(table, label_names, _fingerprint([label_names, *content]), name)
+    return Notes(table, label_names, _fingerprint(label_names, table), name)
+
+
+def check_open(splits: Sequence[str]) -> None:
+    """Refuse open splits without those before them: training says which classes there are.
+
+    Raises:
+        InputError: `splits` are not the first ones of `SPLITS`.
+    """
+    if not splits or tuple(splits) != SPLITS[: len(splits)]:
+        what = f"'{', '.join(splits)}' cannot be read alone"
+        raise InputError("splits", what, f"give the first ones of {', '.join(SPLITS)}")
 
 
 def read_texts(path: str, text: str | None = None) -> pa.Table:
@@ -212,49 +245,26 @@ def _check_ids(rows: Rows, name: str) -> None:
         raise InputError(name, what, remedy)
 
 
-def _classes(rows: Rows, name: str) -> tuple[Array, tuple[str, ...]]:
-    """Return the class of each row and the names of the classes, in sorted order."""
-    labels = rows.labels
-    if any(isinstance(label, str) for label in labels):
-        labels = [str(label) for label in labels]
-    # All are integers now, or all are strings.
-    distinct: list[Any] = sorted(set(labels))
-    if len(distinct) < 2:
-        what = "all rows have the same label"
-        raise InputError(name, what, "give rows of two classes at least")
-    if len(distinct) > max(_FEW_CLASSES, len(rows) // 2):
-        what = f"{len(distinct)} different labels in {len(rows)} rows are no classes"
-        raise InputError(name, what, "name the column of the labels with --label")
-    index = {label: number for number, label in enumerate(distinct)}
-    pairs = set(zip(labels, rows.label_names))
-    given = dict(pairs)
-    one_to_one = len(pairs) == len(given) == len(set(given.values())) and None not in given.values()
-    names = [given[label] if one_to_one else str(label) for label in distinct]
-    return np.asarray([index[label] for label in labels], np.int64), tuple(map(str, names))
-
-
-def _group_numbers(rows: Rows) -> Array:
-    """Number the groups in the order of appearance; a row without one is a group of its own."""
-    numbers: dict[object, int] = {}
-    keys: list[object] = [row if g is None else g for row, g in enumerate(rows.groups)]
-    return np.asarray([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
-
-
 def _drawn_splits(
-    rows: Rows, classes: Array, groups: Array, config: DataConfig, name: str
-) -> Array:
+    labels: Sequence[int | str], groups: Sequence[str | None], config: DataConfig, name: str
+) -> list[str]:
+    labels = alike(labels)
+    index = {label: number for number, label in enumerate(distinct_labels(labels, name))}
+    classes = np.asarray([index[label] for label in labels], np.int64)
     shares = [1 - config.validation_share - config.test_share]
     shares += [config.validation_share, config.test_share]
-    if any(group is not None for group in rows.groups):
-        drawn = grouped_split(classes, groups, shares, config.split_seed, name)
+    if any(group is not None for group in groups):
+        numbers = np.asarray(group_numbers(groups), np.int64)
+        drawn = grouped_split(classes, numbers, shares, config.split_seed, name)
     else:
         drawn = stratified_split(classes, shares, config.split_seed, name)
-    return np.asarray(SPLITS)[drawn]
+    return [SPLITS[number] for number in drawn.tolist()]
 
 
-def _check_groups(splits: Array, groups: Array, name: str, given: bool) -> None:
+def _check_groups(rows: Rows, name: str, given: bool) -> None:
     """A group in two splits leaks: an error where the user named the groups, else a warning."""
-    splits_of = Counter(group for group, _ in set(zip(groups.tolist(), splits.tolist())))
+    placed = {*zip(rows.groups, rows.splits), *rows.closed}
+    splits_of = Counter(group for group, _ in placed if group is not None)
     shared = sum(count > 1 for count in splits_of.values())
     if shared and given:
         what = f"{shared} groups are in more than one split"
@@ -263,38 +273,14 @@ def _check_groups(splits: Array, groups: Array, name: str, given: bool) -> None:
         _log.warning("%s: %d patients or groups are in more than one split", name, shared)
 
 
-def _check_splits(classes: Array, splits: Array, rows: Rows, name: str) -> None:
-    trained = set(classes[splits == "train"].tolist())
-    for split in SPLITS:
-        inside = np.flatnonzero(splits == split)
-        if not len(inside):
+def _check_splits(rows: Rows, splits: Sequence[str], name: str) -> None:
+    for split in splits:
+        if split not in rows.splits:
             remedy = f"mark rows as {split}, or leave the split to a seeded draw with --split ''"
             raise InputError(name, f"no rows in the split '{split}'", remedy)
-        unseen = [row for row in inside.tolist() if int(classes[row]) not in trained]
-        if unseen:
-            what = (
-                f"{len(unseen)} rows of '{split}' have a label that is not in 'train', "
-                f"the first is {rows.places[unseen[0]]}"
-            )
-            raise InputError(name, what, "add such rows to 'train' or remove these")
 
 
-def _example_ids(rows: Rows, id_key: bytes) -> list[str]:
-    """Name each row after its content; the running number tells equal rows apart."""
-    seen: Counter[tuple[str, int | str]] = Counter()
-    ids = []
-    for row in zip(rows.texts, rows.labels):
-        seen[row] += 1
-        ids.append(_keyed(id_key, json.dumps([*row, seen[row]])))
-    return ids
-
-
-def _keyed(key: bytes, content: str) -> str:
-    return hashlib.blake2b(content.encode(), key=key, digest_size=16).hexdigest()
-
-
-def _fingerprint(content: Sequence[object]) -> str:
-    digest = hashlib.sha256()
-    for row in content:
-        digest.update(json.dumps(row).encode() + b"\n")
-    return digest.hexdigest()
+def _fingerprint(label_names: Sequence[str], table: pa.Table) -> str:
+    columns = [table[name].to_pylist() for name in ("text", "split", "label")]
+    groups = group_numbers(table["group_id"].to_pylist())
+    return content_hash([label_names, *zip(*columns, groups)])

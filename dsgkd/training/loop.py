@@ -81,22 +81,25 @@ class Progress:
     """Measure -> epochs since it improved."""
     best_epoch: int = 0
     finished: bool = False
-    last: dict[str, Any] | None = None
-    """The last `EpochResult`, so that a run that was finished can say so again."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Every `EpochResult`, so that a run can say again what nobody heard."""
 
 
-def train(run: OpenRun, folder: Path, workers: Workers | None = None) -> Iterator[EpochResult]:
+def train(
+    run: OpenRun, folder: Path, workers: Workers | None = None, known_epochs: int | None = None
+) -> Iterator[EpochResult]:
     """Train a student, yielding after every epoch.
 
     Goes on from `folder/last.safetensors` if there is one, bit for bit as if it had never
-    stopped (same machine, same number of workers); if that run was finished, only its last result
-    is yielded again. `folder/best.safetensors` holds the student's
-    weights of the epoch with the best objective.
+    stopped (same machine, same number of workers). What a checkpoint knows of epochs after
+    `known_epochs` is yielded again first; of a finished run at least the last.
+    `folder/best.safetensors` holds the student's weights of the epoch with the best objective.
 
     Args:
         run: everything the run needs; its student is trained in place.
         folder: where checkpoints are kept; all workers must see it.
         workers: the processes that train together; by default those of torch.distributed.
+        known_epochs: of how many epochs the caller has the results; None: of all that were run.
 
     Raises:
         DivergedError: the loss or the weights became infinite or not a number.
@@ -109,7 +112,7 @@ def train(run: OpenRun, folder: Path, workers: Workers | None = None) -> Iterato
         training = replace(training, teacher=None)  # nobody reads the teacher's tokens
     optimisation = config.optimisation
     steps = steps_per_epoch(len(training), optimisation.batch_size)
-    optimizer = _optimizer(run, config)
+    optimizer = new_optimizer(run, config)
     schedule = get_linear_schedule_with_warmup(
         optimizer,
         int(optimisation.warmup_share * steps * optimisation.epochs),
@@ -120,8 +123,10 @@ def train(run: OpenRun, folder: Path, workers: Workers | None = None) -> Iterato
     seed_everything(config.seed + 1_000_003 * workers.rank)
     if (folder / LAST).is_file():
         progress = _resume(folder, run, optimizer, schedule, workers)
-    if progress.finished and progress.last is not None:
-        yield EpochResult(**progress.last)
+    known = len(progress.history) if known_epochs is None else known_epochs
+    if progress.finished:
+        known = min(known, len(progress.history) - 1)
+    yield from (EpochResult(**result) for result in progress.history[known:])
     model = workers.share(run.distiller, run.device)
 
     while progress.epoch < optimisation.epochs and not progress.finished:
@@ -140,7 +145,7 @@ def train(run: OpenRun, folder: Path, workers: Workers | None = None) -> Iterato
             same_length=run.distiller.compares_positions,
         )
         for batch, taught in feed(run, batches):
-            sums += _step(run, model, batch, taught, optimizer, schedule, workers)
+            sums += take_step(run, model, batch, taught, optimizer, schedule, workers)
             progress.step += 1
             if optimisation.checkpoint_steps and progress.step % optimisation.checkpoint_steps == 0:
                 sums = workers.sum(sums) / workers.size
@@ -163,7 +168,7 @@ def restore_best(run: OpenRun, folder: Path) -> None:
     run.distiller.student.load_state_dict(load_state(folder / BEST)["student"])
 
 
-def _step(
+def take_step(
     run: OpenRun,
     model: nn.Module,
     batch: Batch,
@@ -237,11 +242,11 @@ def _finish_epoch(
         best_objective=improvement(selection.objective, progress.best[selection.objective]),
         finished=progress.finished,
     )
-    progress.last = asdict(result)
+    progress.history.append(asdict(result))
     return result
 
 
-def _optimizer(run: OpenRun, config: RunConfig) -> torch.optim.AdamW:
+def new_optimizer(run: OpenRun, config: RunConfig) -> torch.optim.AdamW:
     """AdamW with a learning rate each for encoder, head and projections; no decay on vectors."""
     optimisation = config.optimisation
     encoder = {id(parameter) for parameter in encoder_of(run.distiller.student).parameters()}
@@ -284,6 +289,7 @@ def _save(
             folder / LAST,
             {
                 "config": asdict(run.config),
+                "fingerprint": run.fingerprint,
                 "distiller": run.distiller.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
@@ -303,13 +309,25 @@ def _resume(
     workers: Workers,
 ) -> Progress:
     state = load_state(folder / LAST)
-    if state["config"] != asdict(run.config):
-        raise InputError(
-            str(folder), "holds the checkpoint of a run with other settings", "choose another --out"
-        )
+    for name, stored, own in (
+        ("settings", _deciding(state["config"]), _deciding(asdict(run.config))),
+        ("notes", state.get("fingerprint"), run.fingerprint),
+    ):
+        if stored != own:
+            what = f"holds the checkpoint of a run with other {name}"
+            raise InputError(str(folder), what, "choose another --out")
     run.distiller.load_state_dict(state["distiller"])
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     if len(state["random"]) == workers.size:
         restore_random_state(state["random"][workers.rank])
     return Progress(**state["progress"])
+
+
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings without those that may differ between machines and stages.
+
+    Where the notes lie, and whether those of other splits can be read as well.
+    """
+    data = {name: value for name, value in config["data"].items() if name != "path"}
+    return {name: value for name, value in config.items() if name != "splits"} | {"data": data}

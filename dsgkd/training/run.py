@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from dsgkd.checkpoint import random_state, restore_random_state, seed_everything
 from dsgkd.distillation.distiller import DistillationConfig, Distiller
 from dsgkd.distillation.mapping import LayerMapping
+from dsgkd.distillation.shuffling import ShuffledTeacher
 from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.attention import attention_for
@@ -22,7 +23,7 @@ from dsgkd.models.zoo import depth, load_tokenizer
 from dsgkd.text.batches import training_batches
 from dsgkd.text.encoding import EncodedNotes
 from dsgkd.text.identity import id_key
-from dsgkd.text.sources import DataConfig, Notes, read_notes
+from dsgkd.text.sources import SEALED, SPLITS, DataConfig, Notes, check_open, read_notes
 from dsgkd.text.words import WordRule
 from dsgkd.text.world import WorldConfig
 from dsgkd.training.metrics import MEASURES, ThresholdRule, measures
@@ -105,6 +106,9 @@ class RunConfig:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
+    splits: tuple[str, ...] = SPLITS
+    """Splits of the notes that are read at all; a study leaves `test` out until its seal is
+    broken. Does not enter into training."""
     max_length: int = 128
     """Tokens of a text that are read, for either model."""
     seed: int = 17
@@ -113,6 +117,7 @@ class RunConfig:
     """Where to train; `auto` takes a GPU if the process can see one."""
 
     def __post_init__(self) -> None:
+        check_open(self.splits)
         if self.max_length < 8:
             raise InputError(
                 "max_length", f"{self.max_length} tokens is too short", "give 8 or more"
@@ -153,6 +158,8 @@ class OpenRun:
     config: RunConfig
     notes: EncodedNotes
     label_names: tuple[str, ...]
+    fingerprint: str
+    """Of the notes to train on and to choose by, whatever else is open."""
     tokenizer: PreTrainedTokenizerBase
     distiller: Distiller
     teacher: TeacherAtHand | None
@@ -192,6 +199,7 @@ def open_run(config: RunConfig, cache: Path, store: StoreConfig | None = None) -
         config,
         notes,
         label_names,
+        open_table(config.data, config.world, cache, config.splits).only(SEALED).fingerprint,
         load_tokenizer(student_reference),
         distiller,
         teacher,
@@ -206,6 +214,7 @@ def open_notes(config: RunConfig, cache: Path) -> tuple[EncodedNotes, tuple[str,
     return _encoded_notes(
         config.data,
         config.world,
+        config.splits,
         model_reference(config.student.model, cache),
         model_reference(teacher, cache) if teacher else None,
         config.max_length,
@@ -215,22 +224,25 @@ def open_notes(config: RunConfig, cache: Path) -> tuple[EncodedNotes, tuple[str,
 
 
 @lru_cache(maxsize=2)
-def open_table(data: DataConfig, world: WorldConfig, cache: Path) -> Notes:
-    """Read the users' notes once per process."""
-    return read_notes(data, id_key(cache), world)
+def open_table(
+    data: DataConfig, world: WorldConfig, cache: Path, splits: tuple[str, ...] = SPLITS
+) -> Notes:
+    """Read the users' notes of the open splits once per process."""
+    return read_notes(data, id_key(cache), world, splits)
 
 
 @lru_cache(maxsize=8)
 def _encoded_notes(
     data: DataConfig,
     world: WorldConfig,
+    splits: tuple[str, ...],
     student: str,
     teacher: str | None,
     max_length: int,
     words: WordRule,
     cache: Path,
 ) -> tuple[EncodedNotes, tuple[str, ...]]:
-    notes = open_table(data, world, cache)
+    notes = open_table(data, world, cache, splits)
     encoded = EncodedNotes.build(
         notes,
         load_tokenizer(student),
@@ -278,6 +290,8 @@ def _distiller(
         store,
         cache,
     )
+    if distillation.shuffled:
+        teacher = replace(teacher, answers=ShuffledTeacher(teacher.answers, config.seed))
     sample = training_batches(
         notes, config.optimisation.batch_size, distillation.cs_max_len, config.seed, 0
     )

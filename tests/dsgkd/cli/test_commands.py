@@ -75,6 +75,26 @@ def test_evaluate_agrees_with_what_training_recorded(run_cli, trained, notes_csv
     assert json.loads(out)["auroc"] == pytest.approx(recorded["auroc"], abs=1e-3)
 
 
+def test_training_and_evaluating_on_validation_do_not_read_the_test_split(
+    run_cli, trained, short, notes_csv, tmp_path
+):
+    flags = ("evaluate", "--model", trained / "model", "--json", "--split-name")
+    _, expected, _ = run_cli(*flags, "validation", "--data", notes_csv)
+    lines = notes_csv.read_text(encoding="utf-8").splitlines()
+    spoilt = tmp_path / "spoilt.csv"
+    spoilt.write_text(
+        "\n".join(",,no label at all,test" if line.endswith(",test") else line for line in lines),
+        encoding="utf-8",
+    )
+
+    code, out, _ = run_cli("train", *short, "--data", spoilt, "--out", tmp_path / "run")
+    assert (code, out.count("epoch ")) == (0, 2)
+    assert run_cli(*flags, "validation", "--data", spoilt)[:2] == (0, expected)
+    code, _, problem = run_cli(*flags, "test", "--data", spoilt)
+    assert code == 2
+    assert "no rows in the split 'test'" in problem
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_predict_writes_classes_and_probabilities_and_no_text(
     run_cli, trained, notes_csv, tmp_path, ending

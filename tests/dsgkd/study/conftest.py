@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import ray
 
+from dsgkd.study.config import ClusterConfig, ConfirmationConfig, StudyConfig
+from dsgkd.study.pruning import PruningConfig
+from dsgkd.study.search import SearchConfig
 from dsgkd.study.space import SearchSpace
-from dsgkd.study.study import StudyConfig
 from dsgkd.training.run import RunConfig
 
 
@@ -41,10 +43,11 @@ def make_study(make_config: Callable[..., RunConfig], zoo: Path, tmp_path: Path)
             "run": make_config(optimisation={"epochs": 2}),
             "teachers": (str(zoo / "teacher"),),
             "space": SearchSpace(mappings=("uniform", "last-1")),
-            "trials": 3,
-            "confirm_seeds": 2,
-            "grace_epochs": 1,
-            "max_concurrent": 2,
+            "search": SearchConfig(trials=3),
+            "pruning": PruningConfig(grace_epochs=1),
+            "confirmation": ConfirmationConfig(seeds=2),
+            "cluster": ClusterConfig(max_concurrent=2),
+            "estimate": False,
         }
         return StudyConfig(name=name, out=tmp_path / "studies", **settings | changes)
 

@@ -1,12 +1,16 @@
+import json
 from dataclasses import replace
 
 import pytest
+import ray
 from tiny_runs import KOREAN, MILD, URGENT
 
 import analysis
 from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.student import load_student
+from dsgkd.study.config import ClusterConfig, ConfirmationConfig
+from dsgkd.study.events import Stage
 from dsgkd.study.ledger import Ledger
 from dsgkd.study.runner import run_trials
 from dsgkd.study.study import Study
@@ -18,34 +22,36 @@ pytestmark = pytest.mark.ray
 @pytest.fixture
 def finished(local_ray, make_study):
     lines = []
-    config = make_study()
+    config = make_study(test="once")
     study = Study(config, lines.append)
     study.check()
     study.run()
     return config, lines, analysis.load(config.folder)
 
 
-def test_a_study_searches_confirms_and_writes_everything_down(finished):
+def test_a_study_searches_confirms_tests_and_writes_everything_down(finished):
     config, lines, found = finished
     (study,) = found.studies.to_dict("records")
     assert study["name"] == config.name
     assert study["data_fingerprint"]
+    assert len(study["lock_hash"]) == 64
+    assert json.loads(study["environment"])["ray"] == ray.__version__
     trials = found.trials
+    methods = ("mlkd", "plain", "random-teacher")
     assert sorted(trials["trial_id"]) == [
-        *(
-            f"confirm-{method}-00{i}"
-            for method in ("mlkd", "plain", "random-teacher")
-            for i in (0, 1)
-        ),
-        *(f"search-{method}-000" for method in ("mlkd", "plain", "random-teacher")),
+        *(f"confirm-{method}-000-00{i}" for method in methods for i in (0, 1)),
+        "seal-001",
+        *(f"search-{method}-000" for method in methods),
+        *(f"test-{method}-000-00{i}" for method in methods for i in (0, 1)),
     ]
     assert set(trials["state"]) == {"complete"}
-    assert set(trials["stage"]) == {"search", "confirm", "control"}
-    assert (trials["epochs_done"] == 2).all()
-    assert (trials["worker_seconds"] > 0).all()
+    assert set(trials["stage"]) == {"search", "confirm", "control", "test"}
+    trained = trials[trials["stage"] != "test"]
+    assert (trained["epochs_done"] == 2).all()
+    assert (trained["worker_seconds"] > 0).all()
 
     # Every teacher read the texts once; the controls' own went with their trials.
-    use = trials.set_index("trial_id")["teacher_store"]
+    use = trained.set_index("trial_id")["teacher_store"]
     assert use[use.index.str.contains("plain")].isna().all()
     assert set(use[use.index.str.contains("mlkd|search-random")]) == {"hit"}
     assert set(use[use.index.str.contains("confirm-random")]) == {"miss"}
@@ -53,28 +59,30 @@ def test_a_study_searches_confirms_and_writes_everything_down(finished):
     assert len(list((config.cache / "teachers").iterdir())) == 2
     assert not list(config.folder.glob("trials/*/teacher"))
 
-    # Every epoch is there, and only confirmation read the test split.
+    # Every epoch is there, and only the test stage read the test split, once.
     metrics = found.metrics
     counts = metrics.groupby(["trial_id", "split"]).size().unstack(fill_value=0)
-    assert (counts["train"] == 2).all()
-    assert (counts["validation"] == 2).all()
-    assert (counts["test"] == [1] * 6 + [0] * 3).all()
+    is_test = counts.index.str.startswith("test-")
+    assert (counts[["train", "validation"]][~is_test] == 2).all(axis=None)
+    assert (counts["test"] == is_test).all()
     tested = found.predictions.query("split == 'test'")
-    assert set(tested["trial_id"]) == {name for name in trials["trial_id"] if "confirm" in name}
+    assert set(tested["trial_id"]) == {name for name in trials["trial_id"] if "test-" in name}
     assert len(tested) == 6 * 9
+    assert "test" not in json.loads(study["row_counts"])
 
     # The methods of one seed share it, and no seed of the search is used again.
     seeds = trials.set_index("trial_id")["seed"]
-    assert seeds["confirm-mlkd-000"] == seeds["confirm-plain-000"]
-    confirmed = trials["stage"] != "search"
-    assert not set(trials.loc[confirmed, "seed"]) & set(trials.loc[~confirmed, "seed"])
+    assert seeds["confirm-mlkd-000-000"] == seeds["confirm-plain-000-000"]
+    confirmed = trials["stage"].isin(["confirm", "control"])
+    searched = trials["stage"] == "search"
+    assert not set(trials.loc[confirmed, "seed"]) & set(trials.loc[searched, "seed"])
 
     report = analysis.report(found)
     assert "mlkd - random-teacher" in report
-    assert any("confirm-mlkd-001" in line for line in lines)
+    assert any("confirm-mlkd-000-001" in line for line in lines)
 
     # The model that a confirmed trial left can be loaded.
-    _, _, card = load_student(config.folder / "trials/confirm-mlkd-000/model", "dsgkd_plain")
+    _, _, card = load_student(config.folder / "trials/confirm-mlkd-000-000/model", "dsgkd_plain")
     assert card.method == "mlkd"
 
     # Nothing in the study's folder holds a text, and only the cache may.
@@ -102,23 +110,49 @@ def test_a_finished_study_stays_as_it_is_when_resumed_and_refuses_another_questi
 
 
 def test_a_lost_part_of_a_study_is_done_again_and_nothing_else(finished, tmp_path):
-    config, _, before = finished
+    config, _, _ = finished
     # As if the driver had died in the middle of this trial's second epoch.
-    row = before.trials.query("trial_id == 'confirm-plain-001'").to_dict("records")[0]
+    lost = "confirm-plain-000-001"
     ledger = Ledger(str(config.folder / "ledger"))
-    raw = next(
-        trial for trial in ledger.read("trials").to_pylist() if trial["trial_id"] == row["trial_id"]
-    )
-    ledger.write("trials", [raw | {"state": "running"}], "confirm-plain-001-1")
+    raw = next(row for row in ledger.read("trials").to_pylist() if row["trial_id"] == lost)
+    ledger.write("trials", [raw | {"state": "running"}], f"{lost}-1")
     resumed = Study(replace(config, resume=True), lambda line: None)
     resumed.check()
     resumed.run()
     trials = analysis.load(config.folder).trials
-    attempts = trials.query("attempt == 2")
-    assert list(attempts["trial_id"]) == ["confirm-plain-001"]
-    assert list(attempts["state"]) == ["complete"]
-    assert list(attempts["best_epoch"]) == [row["best_epoch"]]
-    assert list(attempts["objective"]) == [row["objective"]]
+    attempts = trials.query(f"trial_id == '{lost}'").set_index("attempt")
+    assert list(attempts["state"]) == ["preempted", "complete"]
+    assert list(trials.query("attempt == 2")["trial_id"]) == [lost]
+    assert attempts.loc[2, "best_epoch"] == raw["best_epoch"]
+    assert attempts.loc[2, "objective"] == raw["objective"]
+
+
+def test_a_finished_study_can_be_extended(finished):
+    config, _, before = finished
+    more = replace(
+        config,
+        resume=True,
+        search=replace(config.search, trials=6),
+        confirmation=replace(config.confirmation, top=2),
+    )
+    extended = Study(more, lambda line: None)
+    extended.check()
+    extended.run()
+    found = analysis.load(config.folder)
+    first = found.trials.merge(before.trials[["trial_id", "attempt"]])
+    assert len(first) == len(before.trials)  # nothing was done again
+    assert (found.trials["attempt"] == 1).all()
+    assert len(found.trials.query("stage == 'search'")) == 6
+    assert len(found.trials.query("stage == 'confirm' or stage == 'control'")) == 12
+    # What was confirmed since has read the test split in a second, recorded reading.
+    assert len(found.trials.query("trial_id.str.startswith('test-')")) == 12
+    assert list(found.trials.query("trial_id.str.startswith('seal-')")["reason"]) == [
+        "6 models read the test split",
+        "6 models read the test split",
+    ]
+    budget = json.loads(found.studies["budget"].iloc[0])
+    assert budget["trials"] == 6
+    assert budget["earlier"][0]["trials"] == 3
 
 
 def test_a_full_disk_ends_the_study_in_one_line_with_a_readable_ledger(
@@ -151,9 +185,9 @@ def test_a_full_disk_ends_the_study_in_one_line_with_a_readable_ledger(
 def test_a_trial_of_two_workers_under_ray_train_reports_like_any_other(
     local_ray, make_study, make_config
 ):
-    config = make_study("two", workers_per_trial=2)
+    config = make_study("two", cluster=ClusterConfig(workers_per_trial=2))
     spec = Study(config, str)._spec(
-        "confirm", "mlkd", "confirm-mlkd-000", make_config(teacher="teacher"), ("test",)
+        "confirm", "mlkd", "confirm-mlkd-000-000", make_config(teacher="teacher")
     )
     events = []
 
@@ -165,15 +199,18 @@ def test_a_trial_of_two_workers_under_ray_train_reports_like_any_other(
             events.append(report["epoch"])
 
         def ended(self, spec, report, state, reason):
-            events.append((state, report["tested"]["test"]["auroc"], reason))
+            events.append((state, report["tested"]["validation"]["auroc"], reason))
 
-    specs = iter([replace(spec, study_id="two")])
-    run_trials(lambda: next(specs, None), [Listener()], 2, {"cpu": 1}, 1, config.folder / "tune")
+    def stages():
+        specs = iter([replace(spec, study_id="two")])
+        yield Stage("confirm", lambda: next(specs, None), [Listener()])
+
+    run_trials(stages(), 2, {"cpu": 1}, 1, config.folder / "tune")
     assert events[:4] == ["started", 1, 2, 3]
     state, auroc, reason = events[-1]
     assert (state, reason) == ("complete", "")
     assert 0 <= auroc <= 1
-    assert Ledger(spec.ledger).read("predictions").num_rows == 9
+    assert Ledger(spec.ledger).read("predictions").num_rows == 17
 
 
 def test_a_teacher_is_stored_by_tasks_and_asked_for_no_more_than_is_missing(
@@ -221,12 +258,12 @@ def test_a_store_beyond_its_budget_ends_the_study_before_the_first_trial(local_r
 def test_a_trial_that_fails_says_why_and_the_study_goes_on(local_ray, make_study, make_config):
     # A learning rate at which the weights explode.
     wild = make_config(optimisation={"epochs": 2, "clip_norm": 1e30, "projection_lr": 1e30})
-    config = make_study("wild", run=wild, confirm_seeds=1)
+    config = make_study("wild", run=wild, confirmation=ConfirmationConfig(seeds=1))
     study = Study(config, lambda line: None)
     study.check()
     study.run()
     trials = analysis.load(config.folder).trials.set_index("trial_id")
     assert trials.loc["search-mlkd-000", "state"] == "failed"
     assert "not finite" in trials.loc["search-mlkd-000", "reason"]
-    assert trials.loc["confirm-plain-000", "state"] == "complete"
-    assert "confirm-mlkd-000" not in trials.index
+    assert trials.loc["confirm-plain-000-000", "state"] == "complete"
+    assert "confirm-mlkd-000-000" not in trials.index

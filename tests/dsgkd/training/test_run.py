@@ -9,7 +9,7 @@ import torch
 from dsgkd.errors import InputError
 from dsgkd.models.student import StudentConfig
 from dsgkd.text.batches import training_batches
-from dsgkd.text.sources import DataConfig
+from dsgkd.text.sources import SEALED, DataConfig
 from dsgkd.training.loop import train
 from dsgkd.training.run import (
     OptimisationConfig,
@@ -150,3 +150,31 @@ def test_the_same_run_opens_with_the_same_weights(make_config: MakeConfig, cache
 def test_a_setting_that_makes_no_sense_is_refused(wrong: Callable[[], object]) -> None:
     with pytest.raises(InputError):
         wrong()
+
+
+def test_a_run_reads_the_splits_that_it_names_and_no_other(
+    make_config: Callable[..., RunConfig], cache: Path, tmp_path: Path
+) -> None:
+    config = make_config(teacher="teacher")
+    path = tmp_path / "notes.csv"
+    lines = Path(config.data.path).read_text(encoding="utf-8").splitlines()
+    path.write_text(
+        "\n".join(",,no label at all,test" if line.endswith(",test") else line for line in lines),
+        encoding="utf-8",
+    )
+    spoilt = replace(config, data=DataConfig(str(path)))
+
+    whole = open_run(config, cache)
+    sealed = open_run(replace(spoilt, splits=SEALED), cache)
+
+    assert set(sealed.notes.splits) == set(SEALED)
+    assert len(whole.notes.split("test")) == 9
+    assert sealed.fingerprint == whole.fingerprint
+    assert sealed.label_names == whole.label_names
+    with pytest.raises(InputError):
+        open_run(spoilt, cache)
+
+
+def test_a_run_cannot_read_the_test_split_without_those_before_it() -> None:
+    with pytest.raises(InputError, match="give the first ones of train, validation, test"):
+        RunConfig(splits=("train", "test"))

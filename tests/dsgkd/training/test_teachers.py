@@ -1,6 +1,6 @@
 """A run that reads its teacher's states from a store is the run with the live teacher."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -9,11 +9,13 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from dsgkd.checkpoint import load_state
 from dsgkd.distillation.distiller import DistillationConfig, Distiller
+from dsgkd.distillation.shuffling import ShuffledTeacher
 from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models import zoo
 from dsgkd.models.fingerprint import fingerprint
 from dsgkd.models.taps import WordStates
+from dsgkd.text.batches import Batch
 from dsgkd.text.sources import DataConfig
 from dsgkd.training import teachers
 from dsgkd.training.feed import ahead
@@ -34,7 +36,7 @@ def forget():
     teachers.open_states.cache_clear()
 
 
-@pytest.mark.parametrize("form", ["standard", "paper"])
+@pytest.mark.parametrize("form", ["standard", "paper", "shuffled"])
 def test_stored_and_live_teacher_train_the_same_student(form, make_config, cache, tmp_path):
     found = {}
     for kind in ("live", "stored"):
@@ -43,6 +45,8 @@ def test_stored_and_live_teacher_train_the_same_student(form, make_config, cache
             config = make_config("long-student", "long-teacher", {"teacher_store": kind})
             config = paper_preset(config)
             config = replace(config, optimisation=replace(config.optimisation, epochs=2))
+        if form == "shuffled":
+            config = replace(config, distillation=replace(config.distillation, shuffled=True))
         run = open_run(config, cache, StoreConfig(str(tmp_path / "store")))
         results = list(train(run, tmp_path / kind))
         weights = load_state(tmp_path / kind / BEST)["student"]
@@ -165,8 +169,12 @@ def test_a_damaged_store_is_mended_in_the_middle_of_a_run(make_config, cache, tm
     assert shard.read_bytes() != bytes(content)
 
 
-def test_a_resumed_run_with_a_stored_teacher_is_the_same_to_the_bit(make_config, cache, tmp_path):
-    config = make_config("student", "teacher", TERMS | {"teacher_store": "stored"})
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_resumed_run_with_a_stored_teacher_is_the_same_to_the_bit(
+    shuffled, make_config, cache, tmp_path
+):
+    terms = TERMS | {"teacher_store": "stored", "shuffled": shuffled}
+    config = make_config("student", "teacher", terms)
     list(train(open_run(config, cache), tmp_path / "whole"))
     first = train(open_run(config, cache), tmp_path / "cut")
     next(first)
@@ -176,8 +184,17 @@ def test_a_resumed_run_with_a_stored_teacher_is_the_same_to_the_bit(make_config,
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+@dataclass(frozen=True)
+class _Says:
+    states: WordStates
+
+    def word_states(self, batch: Batch) -> WordStates:
+        return self.states
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
 @pytest.mark.parametrize("attention", ["dsgkd_plain", "dsgkd_fused"])
-def test_a_step_never_waits_for_the_device(attention, make_batch):
+def test_a_step_never_waits_for_the_device(attention, shuffled, make_batch):
     """Fake tensors have no values: whatever asks the device for one raises an error."""
     batch = make_batch((3, 1, 2, 0))
     config = BertConfig(
@@ -201,6 +218,8 @@ def test_a_step_never_waits_for_the_device(attention, make_batch):
         )
         with pytest.raises(Exception, match=r"data-dependent|DataDependent|aten._local_scalar"):
             int(on_device.word_mask.sum())
+        if shuffled:
+            taught = ShuffledTeacher(_Says(taught), 1).word_states(on_device)
         losses = distiller(on_device, taught, 4.0, on_device.word_mask.sum())
         sum(losses).backward()
         torch.nn.utils.clip_grad_norm_(distiller.parameters(), 1.0)

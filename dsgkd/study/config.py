@@ -1,0 +1,186 @@
+"""What is a study asked, and when is it still the same study?"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dsgkd.distillation.store.depot import StoreConfig
+from dsgkd.errors import InputError
+from dsgkd.study.arms import Arm, arms
+from dsgkd.study.budget import BudgetConfig
+from dsgkd.study.pruning import PruningConfig
+from dsgkd.study.sampling import Point
+from dsgkd.study.search import SearchConfig
+from dsgkd.study.space import SearchSpace
+from dsgkd.training.run import RunConfig
+
+
+@dataclass(frozen=True)
+class ConfirmationConfig:
+    """How the best configurations are tried again, on seeds that the search never used."""
+
+    top: int = 1
+    """Configurations of each method that are confirmed."""
+    seeds: int = 5
+    """Fresh seeds of each configuration."""
+    controls: tuple[str, ...] = ("random",)
+    """Of `random`, `shuffled` and `wrong-domain=MODEL`."""
+    tune_controls: bool = True
+    """Search the controls too, with as many trials as the others; else they are given the best
+    configurations of distillation, which is a weaker control."""
+
+    def __post_init__(self) -> None:
+        for name in ("top", "seeds"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"confirm-{name}", f"{getattr(self, name)} is too few", "give 1 or more"
+                )
+        arms(self.controls)
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """What trials take of the cluster."""
+
+    max_concurrent: int = 0
+    """Trials at a time; 0: as many as fit."""
+    workers_per_trial: int = 1
+    """More than 1: under Ray Train."""
+    cpus_per_worker: int = 1
+    gpus_per_worker: float = 0.0
+    """GPUs of a worker; less than 1: several share one, each with its part of the memory."""
+
+    def __post_init__(self) -> None:
+        for name in ("workers_per_trial", "cpus_per_worker"):
+            if getattr(self, name) < 1:
+                raise InputError(name, f"{getattr(self, name)} is too few", "give 1 or more")
+        gpus = self.gpus_per_worker
+        if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+            raise InputError("gpus_per_worker", f"{gpus} is no share", "give 0 to 1, or 2, 3, ...")
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What one worker takes."""
+        return {"cpu": self.cpus_per_worker} | (
+            {"gpu": self.gpus_per_worker} if self.gpus_per_worker else {}
+        )
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A study, whole."""
+
+    name: str
+    """Names the study's folder inside `out`."""
+    out: Path
+    """Folder of studies; with several machines, one that all of them see."""
+    run: RunConfig = field(default_factory=RunConfig)
+    """What every trial has in common."""
+    teachers: tuple[str, ...] = ("tiny-en-med",)
+    """Domain models to choose from."""
+    space: SearchSpace = field(default_factory=SearchSpace)
+    first: tuple[Point, ...] = ()
+    """Points that every method tries first, as far as they lie in the space."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    pruning: PruningConfig = field(default_factory=PruningConfig)
+    confirmation: ConfirmationConfig = field(default_factory=ConfirmationConfig)
+    test: Literal["", "once", "again"] = ""
+    """`once`: after confirmation, read the test split with the models that have not read it yet;
+    `again`: with all; empty: leave it sealed. Every reading is written down."""
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """Where teachers are stored, and how much they may take."""
+    seed: int = 17
+    """Decides the search and the seeds of all runs."""
+    resume: bool = False
+    """Go on with the study of this name if it was begun before, or extend it."""
+    estimate: bool = True
+    """Time a few steps before a new study begins, and say what it will cost."""
+
+    def __post_init__(self) -> None:
+        if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
+            raise InputError("name", f"'{self.name}' is no folder name", "use letters and digits")
+        searched = len(self.searched)
+        if self.search.trials < searched:
+            raise InputError(
+                "trials", f"{self.search.trials} for {searched} methods", f"give {searched} or more"
+            )
+        if not self.teachers:
+            raise InputError("teacher", "none given", "name one with --teacher")
+
+    @property
+    def folder(self) -> Path:
+        """The study's own folder."""
+        return self.out / self.name
+
+    @property
+    def cache(self) -> Path:
+        """Tokenised notes and small models, shared by the studies in `out`."""
+        return self.out / "cache"
+
+    @property
+    def arms(self) -> dict[str, Arm]:
+        """The methods that are compared, by name."""
+        return {arm.method: arm for arm in arms(self.confirmation.controls)}
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The methods that are tuned."""
+        tuned = self.confirmation.tune_controls
+        return tuple(name for name, arm in self.arms.items() if tuned or not arm.is_control)
+
+    @property
+    def budgets(self) -> dict[str, int]:
+        """Method -> number of search trials; what cannot be divided goes to distillation first."""
+        share, rest = divmod(self.search.trials, len(self.searched))
+        return {method: share + (index < rest) for index, method in enumerate(self.searched)}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The student and every teacher."""
+        wrong = [arm.teacher for arm in self.arms.values() if arm.teacher]
+        return (self.run.student.model, *self.teachers, *wrong)
+
+
+_FREE = (
+    *("name", "out", "resume", "test", "first", "store", "cluster", "budget", "confirmation"),
+    *("search.trials", "run.data.path", "estimate"),
+)
+"""What may change when a study goes on; anything else is another question."""
+
+
+def as_json(config: StudyConfig) -> dict[str, Any]:
+    """Return everything that decides a study's outcome, as JSON values."""
+    plain = asdict(config) | {"objective": config.run.selection.objective}
+    result: dict[str, Any] = json.loads(json.dumps(plain, default=str))
+    return result
+
+
+def check_same(stored: Mapping[str, Any], given: Mapping[str, Any], name: str) -> None:
+    """Refuse to go on with a study that was begun with another question.
+
+    Raises:
+        InputError: names the first field that differs.
+    """
+    before, now = _leaves(stored), _leaves(given)
+    for key in sorted(before.keys() & now.keys()):  # a newer dsgkd may know more fields
+        free = any(key == one or key.startswith(f"{one}.") for one in _FREE)
+        if not free and before[key] != now[key]:
+            raise InputError(
+                f"study {name}",
+                f"'{key}' was {before[key]} and is now {now[key]}",
+                "give the same flags, or another --name",
+            )
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves

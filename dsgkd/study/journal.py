@@ -1,0 +1,71 @@
+"""Where does `optuna-dashboard` look? A file in Optuna's journal format, in the study's folder.
+
+The file is written by one process (a study's driver holds the study's lock) and is derived from
+the ledger, so it needs neither Optuna's lock file, which a killed process would leave behind, nor
+a disk flush for every report. What a kill cut off in the middle of a line is cut away when the
+file is opened.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+
+from dsgkd.errors import InputError
+
+
+class Journal(BaseJournalBackend):
+    """Optuna's journal, appended to without locks."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _mend(path)
+            self._reader = JournalFileBackend(str(path))
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        """Yield the entries from a number on."""
+        return self._reader.read_logs(log_number_from)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append entries, one a line.
+
+        Raises:
+            InputError: the disk is full, or the file cannot be written.
+        """
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        try:
+            with self._path.open("ab") as file:
+                file.write(lines.encode())
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
+    def set_aside(self) -> None:
+        """Rename the file, so that a new one can take its place."""
+        number = 1
+        while (damaged := self._path.with_suffix(f".damaged-{number}")).exists():
+            number += 1
+        os.replace(self._path, damaged)
+
+
+def _mend(path: Path) -> None:
+    """Cut a last line that was not written to its end."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        if not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "no space left on the disk" if full else f"cannot be written ({error.strerror})"
+    return InputError(str(path), what, "free some, then go on with --resume")
