@@ -9,6 +9,7 @@ A study's stages come one after the other in one run of Tune, so that workers an
 imported serve all of them.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -131,8 +132,10 @@ class Dispatcher(Callback):
         for listener in self._stage.listeners:
             listener.reported(spec, report)
         if report["done"]:
-            failed = "failure" in report
-            self._end(spec, "failed" if failed else "complete", report.get("failure", ""))
+            why = report.get("failure", "")
+            if not why and not math.isfinite(report.get("best_score", 0.0)):
+                why = "its objective is not a number"
+            self._end(spec, "failed" if why else "complete", why)
             return True
         if self._stage.should_stop(spec):
             self._end(spec, "pruned", f"below the others after epoch {report['epoch']}")

@@ -1,6 +1,7 @@
 """How do trials get into the ledger? One file an attempt in each table, replaced as it grows."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -43,7 +44,11 @@ class Recorder:
                 "epochs_done": result["epoch"],
                 "best_epoch": result["best_epoch"],
                 "objective": result["best_objective"],
-                "objectives": {name: values[name] for name in self._names if name in values},
+                "objectives": {
+                    name: values[name]
+                    for name in self._names
+                    if math.isfinite(values.get(name, math.nan))
+                },
                 "teacher_store": report["teacher_store"],
             }
             rows += _epoch_rows(spec, result)

@@ -179,19 +179,19 @@ class Search:
         while len(known) < number:  # asked for and lost before it was started
             study.ask()
             known = study.get_trials(deepcopy=False)
+        drawn = {name: one["value"] for name, one in past.parameters.items()}
         if len(known) == number:
             if past.finished:
                 study.add_trial(self._frozen(past))
                 return
-            study.enqueue_trial({name: one["value"] for name, one in past.parameters.items()})
-            study.ask()
-            known = study.get_trials(deepcopy=False)
-        frozen = known[number]
-        drawn = {name: one["value"] for name, one in past.parameters.items()}
-        if frozen.params and drawn and frozen.params != drawn:
-            raise _NotTheLedgers
+            study.enqueue_trial(drawn)
+            frozen = study.ask()._cached_frozen_trial
+        else:
+            frozen = known[number]
+            if frozen.params != drawn:
+                raise _NotTheLedgers
         if frozen.state.is_finished():
-            if _STATES.get(past.state) != frozen.state:
+            if self._state(past) != frozen.state:
                 raise _NotTheLedgers
             return
         trial = Trial(study, frozen._trial_id)
@@ -200,11 +200,19 @@ class Search:
         if past.finished:
             self._tell(trial, past.state, past.values)
 
+    def _state(self, past: PastTrial) -> TrialState:
+        if past.state == "complete" and not all(name in past.values for name in self._names):
+            return TrialState.FAIL
+        return _STATES.get(past.state, TrialState.RUNNING)
+
     def _frozen(self, past: PastTrial) -> FrozenTrial:
-        state, values = _STATES[past.state], None
+        state, values = self._state(past), None
         if state == TrialState.COMPLETE:
             values = [past.values[name] for name in self._names]
         scores = {} if len(self._names) > 1 else past.scores
+        reported = {e: improvement(self._objective, s) for e, s in scores.items()}
+        if state == TrialState.PRUNED and reported:  # as Optuna does
+            values = [reported[max(reported)]]
         violations = [constraint.violation(past.values) for constraint in self._constraints]
         return optuna.trial.create_trial(
             state=state,
@@ -216,7 +224,7 @@ class Search:
             },
             user_attrs={"trial_id": past.trial_id, "violations": violations, **past.values},
             system_attrs={"constraints": violations} if violations else {},
-            intermediate_values={e: improvement(self._objective, s) for e, s in scores.items()},
+            intermediate_values=reported,
         )
 
     def _catch_up(self, past: Sequence[PastTrial]) -> None:

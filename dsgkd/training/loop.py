@@ -112,7 +112,7 @@ def train(
         training = replace(training, teacher=None)  # nobody reads the teacher's tokens
     optimisation = config.optimisation
     steps = steps_per_epoch(len(training), optimisation.batch_size)
-    optimizer = _optimizer(run, config)
+    optimizer = new_optimizer(run, config)
     schedule = get_linear_schedule_with_warmup(
         optimizer,
         int(optimisation.warmup_share * steps * optimisation.epochs),
@@ -145,7 +145,7 @@ def train(
             same_length=run.distiller.compares_positions,
         )
         for batch, taught in feed(run, batches):
-            sums += _step(run, model, batch, taught, optimizer, schedule, workers)
+            sums += take_step(run, model, batch, taught, optimizer, schedule, workers)
             progress.step += 1
             if optimisation.checkpoint_steps and progress.step % optimisation.checkpoint_steps == 0:
                 sums = workers.sum(sums) / workers.size
@@ -168,7 +168,7 @@ def restore_best(run: OpenRun, folder: Path) -> None:
     run.distiller.student.load_state_dict(load_state(folder / BEST)["student"])
 
 
-def _step(
+def take_step(
     run: OpenRun,
     model: nn.Module,
     batch: Batch,
@@ -246,7 +246,7 @@ def _finish_epoch(
     return result
 
 
-def _optimizer(run: OpenRun, config: RunConfig) -> torch.optim.AdamW:
+def new_optimizer(run: OpenRun, config: RunConfig) -> torch.optim.AdamW:
     """AdamW with a learning rate each for encoder, head and projections; no decay on vectors."""
     optimisation = config.optimisation
     encoder = {id(parameter) for parameter in encoder_of(run.distiller.student).parameters()}

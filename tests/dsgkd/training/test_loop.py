@@ -240,7 +240,7 @@ def test_encoder_head_and_projections_have_rates_of_their_own_and_vectors_do_not
     names = {id(value): name for name, value in run.distiller.named_parameters()}
 
     seen = {}
-    for group in loop._optimizer(run, config).param_groups:
+    for group in loop.new_optimizer(run, config).param_groups:
         for value in group["params"]:
             seen[names[id(value)]] = (group["lr"], group["weight_decay"])
 
