@@ -19,7 +19,7 @@ from dsgkd.training.directions import improvement
 ENDED = ("complete", "pruned", "failed")
 """States after which a trial is not run again."""
 
-PART_OF = {"control": "confirm"}
+_PART_OF = {"control": "confirm"}
 """Controls are trained beside the confirmation, as one stage."""
 
 
@@ -45,6 +45,11 @@ class TrialLine:
     ended: datetime | None
     """None: it runs."""
     reason: str
+
+    @property
+    def part_of(self) -> str:
+        """The stage that it is run in."""
+        return _PART_OF.get(self.stage, self.stage)
 
     @property
     def seconds(self) -> float:
@@ -236,8 +241,8 @@ def _board(
     lines: Sequence[TrialLine],
     price: float,
 ) -> Board:
-    stage = PART_OF.get(lines[-1].stage, lines[-1].stage) if lines else "search"
-    ours = tuple(line for line in lines if PART_OF.get(line.stage, line.stage) == stage)
+    stage = lines[-1].part_of if lines else "search"
+    ours = tuple(line for line in lines if line.part_of == stage)
     return Board(
         study=study["name"] or study["study_id"],
         stage=stage,
@@ -256,7 +261,7 @@ def _board(
 def _total(stage: str, budget: Mapping[str, Any], lines: Sequence[TrialLine]) -> int | None:
     """How many trials a stage has, as far as the ledger tells."""
     if stage == "test":
-        confirmed = [line for line in lines if PART_OF.get(line.stage, line.stage) == "confirm"]
+        confirmed = [line for line in lines if line.part_of == "confirm"]
         return len({line.trial_id for line in confirmed if line.state == "complete"})
     if stage == "confirm" and "controls" in budget:
         methods = 2 + len(budget["controls"])  # with and without a teacher

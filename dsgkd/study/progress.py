@@ -13,8 +13,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.segment import Segment
 
-from dsgkd.study.board import ENDED, Board, TrialLine, ended_trials
+from dsgkd.study.board import ENDED, Board, TrialLine, ended_trials, lines_of
 from dsgkd.study.events import Listener
+from dsgkd.study.ledger import Ledger
 from dsgkd.study.picture import table
 from dsgkd.study.settings import settings_of
 from dsgkd.study.trial import Report, TrialSpec
@@ -47,8 +48,18 @@ class StageInfo:
     gpu_hours: float = 0.0
     """Spent by the study before."""
     earlier: tuple[TrialLine, ...] = ()
-    """This stage's attempts of earlier sessions (`board.lines_of` reads them); their cost is
-    part of what was spent before."""
+    """This stage's attempts of earlier sessions; their cost is part of what was spent before."""
+
+
+def with_past(info: StageInfo, ledger: Ledger) -> StageInfo:
+    """Return what is known of a stage with what the ledger knows of the study until now."""
+    lines = lines_of(ledger.read("trials").to_pylist())
+    return replace(
+        info,
+        worker_hours=sum(line.worker_seconds for line in lines) / 3600,
+        gpu_hours=sum(line.gpu_seconds for line in lines) / 3600,
+        earlier=tuple(line for line in lines if line.part_of == info.stage),
+    )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 Settings = tuple[tuple[str, str], ...]
 """(name, value as text) of a trial's settings, those that a reader looks for first in front."""
 
-_FIRST = ("encoder_lr", "classifier_lr", "alpha", "beta", "mapping", "cs_max_len", "teacher")
+_FIRST = ("encoder_lr", "alpha", "mapping", "beta", "cs_max_len", "teacher", "classifier_lr")
 _LAST = "seed"
 _HEADLINE = ("encoder_lr", "alpha", "mapping")
 """Shown of a trial that has nobody to differ from."""

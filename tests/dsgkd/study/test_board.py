@@ -13,10 +13,10 @@ from rich.console import Console
 from trial_events import EPOCHS, make_report, make_spec, play
 
 from dsgkd.errors import InputError
-from dsgkd.study.board import Board, TrialLine, lines_of, read_standing
+from dsgkd.study.board import Board, TrialLine, read_standing
 from dsgkd.study.ledger import Ledger
 from dsgkd.study.picture import WIDTH, duration, fitting, hours, plain, table
-from dsgkd.study.progress import Keeper, StageInfo
+from dsgkd.study.progress import Keeper, StageInfo, with_past
 from dsgkd.study.recorder import Recorder
 from dsgkd.study.settings import differing, settings_of, settings_of_row
 
@@ -145,10 +145,11 @@ def test_nothing_is_guessed_from_nothing():
 
 def test_earlier_sessions_count_once(ledger):
     play([Recorder(ledger)])
-    earlier = lines_of(ledger.read("trials").to_pylist())
     read = read_standing(ledger).board
-    hours_before = read.worker_seconds / 3600, read.gpu_seconds / 3600
-    keeper = Keeper(replace(INFO, done=4, earlier=earlier, worker_hours=hours_before[0]))
+    keeper = Keeper(with_past(replace(INFO, done=4), ledger))
+    assert without_clock(keeper.board()) == without_clock(
+        replace(read, trials=keeper.board().trials)
+    )
     assert not keeper.board().running
     assert keeper.board().best == pytest.approx({"mlkd": 0.74, "plain": 0.64})
     spec = make_spec(2, attempt=3, workers=2)
@@ -158,6 +159,16 @@ def test_earlier_sessions_count_once(ledger):
     assert board.done == 5
     assert board.best["mlkd"] == 0.9
     assert board.worker_seconds == pytest.approx(read.worker_seconds + 80)
+
+
+def test_a_later_stage_knows_what_was_spent_and_shows_its_own_trials(ledger):
+    play([Recorder(ledger)])
+    info = with_past(replace(INFO, stage="confirm"), ledger)
+    assert info.earlier == ()
+    assert info.worker_hours * 3600 == pytest.approx(151)
+    recorder = Recorder(ledger)
+    recorder.started(make_spec(0, stage="control"))
+    assert len(with_past(info, ledger).earlier) == 1
 
 
 def test_the_stage_begun_last_is_shown_and_all_are_paid(ledger):
