@@ -115,6 +115,8 @@ class _Drawing:
     keeper: "Keeper"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # Room for the ^C that a terminal writes: a line more than was drawn would be left behind.
+        options = options.update(width=max(options.max_width - 3, 1))
         try:
             segments = list(console.render(table(self.keeper.board()), options))
         except Exception as error:

@@ -119,6 +119,7 @@ def test_lines_stand_above_the_table_and_nothing_is_left_of_it():
     assert not screen.hidden
     drawn = [line for line in screen.seen if "lr 3e-4 alpha 2.5" in line and "running" in line]
     assert any("3/4  0.680" in line for line in drawn)
+    assert max(map(len, drawn)) == 97  # with room for the ^C of an interruption
     assert any("4 of 9 trials done, 3 running" in line for line in screen.seen)
     assert any("best auroc so far: mlkd 0.740, plain 0.640" in line for line in screen.seen)
 
