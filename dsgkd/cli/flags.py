@@ -2,10 +2,12 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn, get_args
 
 from dsgkd.distillation.distiller import TeacherStore
@@ -179,6 +181,8 @@ def run_command(command: Callable[[], None]) -> NoReturn:
     """Run a command and exit: 0; 2 after one line for bad input; 130 when interrupted."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # What a scheduler sends before it takes a machine away: stop as for Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         command()
     except InputError as error:
@@ -190,3 +194,8 @@ def run_command(command: Callable[[], None]) -> NoReturn:
     except BrokenPipeError:
         sys.exit(1)
     sys.exit(0)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # the second one must not cut the first one's work off
+    raise KeyboardInterrupt

@@ -318,10 +318,15 @@ class Study:
     def _end_cut_off(self, search: Search, spec: TrialSpec) -> None:
         """End a trial that was about to be stopped when the study was cut off."""
         row = self._record.past[spec.trial_id].row | {
+            "attempt": spec.attempt,
             "state": "pruned",
             "reason": "below the others when the study was cut off",
+            "started_at": datetime.now(UTC),
+            "ended_at": datetime.now(UTC),
+            "worker_seconds": 0.0,
+            "gpu_seconds": 0.0,
         }
-        self.ledger.write("trials", [row], f"{spec.trial_id}-{row['attempt']}")
+        self.ledger.write("trials", [row], f"{spec.trial_id}-{spec.attempt}")
         report = {"worker_seconds": 0.0, "score": None}
         search.ended(spec, report, "pruned", row["reason"])
 
