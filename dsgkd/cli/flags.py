@@ -1,39 +1,17 @@
 """Which flags do commands and studies share, and what do they mean?"""
 
 import argparse
-import logging
-import signal
-import sys
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn, get_args
+from typing import get_args
 
+from dsgkd.cli.terminal import Parser, parser_of
+from dsgkd.cli.terminal import run_command as run_command  # studies have all of it from here
 from dsgkd.distillation.distiller import TeacherStore
 from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.names import CORPUS_PREFIX
 from dsgkd.text.sources import DataConfig
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with code 2."""
-        print(f"{self.prog}: {message}: see --help", file=sys.stderr)
-        sys.exit(2)
-
-
-def parser_of(description: str, prog: str | None = None) -> Parser:
-    """Return a parser that prints its description as it is written."""
-    return Parser(
-        prog=prog,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
 
 
 def add_data_flags(description: str, models: bool) -> Parser:
@@ -175,27 +153,3 @@ def _corpus(path: str) -> str:
 def default_name(prefix: str) -> str:
     """Return a name that sorts by time."""
     return f"{prefix}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def run_command(command: Callable[[], None]) -> NoReturn:
-    """Run a command and exit: 0; 2 after one line for bad input; 130 when interrupted."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    # What a scheduler sends before it takes a machine away: stop as for Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        command()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the ledger is whole: go on with --resume", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(1)
-    sys.exit(0)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # the second one must not cut the first one's work off
-    raise KeyboardInterrupt

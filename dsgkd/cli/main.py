@@ -4,12 +4,13 @@ import importlib
 import sys
 
 from dsgkd import __version__
-from dsgkd.cli.flags import run_command
+from dsgkd.cli.terminal import run_command
 
 COMMANDS = {
     "train": "train one student, distilled from a teacher or alone",
     "evaluate": "measure a trained student on labelled notes",
     "predict": "classify notes with a trained student",
+    "status": "say how a study stands, while it runs or afterwards",
     "store": "list, verify and prune stored teachers",
     "pretrain": "pre-train a language model on text, from scratch or continued",
 }

@@ -16,15 +16,19 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from dsgkd.training.directions import MEASURES, SMALLER_IS_BETTER, improvement
+
+__all__ = [
+    "MEASURES",
+    "SMALLER_IS_BETTER",
+    "ThresholdRule",
+    "expected_calibration_error",
+    "f1_threshold",
+    "improvement",
+    "measures",
+]
+
 ThresholdRule = Literal["validation", "prevalence"]
-
-MEASURES = ("loss", "accuracy", "auroc", "auprc", "f1", "precision", "recall", "brier", "ece")
-SMALLER_IS_BETTER = frozenset({"loss", "brier", "ece"})
-
-
-def improvement(measure: str, value: float) -> float:
-    """Return `value` with the sign that makes larger better."""
-    return -value if measure in SMALLER_IS_BETTER else value
 
 
 def f1_threshold(labels: NDArray[np.int64], probability: NDArray[np.floating]) -> float:

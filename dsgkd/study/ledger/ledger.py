@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -40,6 +41,11 @@ class Ledger:
     def exists(self) -> bool:
         """Whether anything was ever written here."""
         return any(self._place.names(table) for table in SCHEMAS)
+
+    def changed_at(self) -> datetime | None:
+        """When a file of the ledger last changed; None where there is none."""
+        moments = (self._place.changed_at(table) for table in SCHEMAS)
+        return max((moment for moment in moments if moment), default=None)
 
     def write(self, table: Table, rows: Sequence[Mapping[str, Any]], name: str) -> None:
         """Replace `<table>/<name>.parquet` by these rows, as a whole or not at all.

@@ -71,6 +71,10 @@ class Place:
         )
         return sorted(stem for stem in stems if is_name(stem))
 
+    def changed_at(self, table: str) -> datetime | None:
+        """When a file of a table last changed; None where there is none."""
+        return max((info.mtime for info in self._infos(table) if info.mtime), default=None)
+
     def read(self, table: str, name: str) -> pa.Buffer | None:
         """The bytes of a file; None if there is none."""
         # One request for the whole file: several could fall on both sides of a replacement.

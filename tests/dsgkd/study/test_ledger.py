@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +65,17 @@ def test_a_second_write_under_the_same_name_replaces_the_first(tmp_path: Path) -
     ledger.write("metrics", epochs(2), "t-0")
     assert ledger.read("metrics").num_rows == 2
     assert files(tmp_path / "metrics") == {"schema.parquet", "t-0.parquet"}
+
+
+def test_a_ledger_knows_when_it_last_changed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert ledger.changed_at() is None
+    ledger.write("metrics", epochs(1), "t-0")
+    for path in tmp_path.rglob("*.parquet"):
+        os.utime(path, (1000.0, 1000.0))
+    assert ledger.changed_at() == datetime.fromtimestamp(1000, UTC)
+    ledger.write("trials", [KEY], "t-0")
+    assert abs(ledger.changed_at().timestamp() - time.time()) < 60
 
 
 def test_every_file_carries_the_schema_version_and_every_table_reads_from_the_first_write(

@@ -1,0 +1,173 @@
+"""Say how a study stands, while it runs or afterwards.
+
+Only the study's ledger is read, so this can be asked from any machine that sees the folder. It
+starts nothing and needs no Ray.
+
+Example:
+  dsgkd status runs/mlkd-20261121-142340
+  dsgkd status s3://bucket/studies/first --watch 30
+"""
+
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from dsgkd.cli.terminal import parser_of
+from dsgkd.errors import InputError
+from dsgkd.study.board import Standing, TrialLine, read_standing
+from dsgkd.study.ledger import Ledger
+from dsgkd.study.picture import duration, hours, plain, table
+
+SILENCE = 600.0
+"""Seconds without news after which a running study is suspected to have been interrupted, unless
+its epochs take long."""
+
+Read = Callable[[], tuple[Standing, datetime | None]]
+
+STAGES = ("search", "confirm", "control", "test")
+STATES = ("running", "complete", "pruned", "failed", "preempted")
+
+
+def run(arguments: list[str]) -> None:
+    """Run `dsgkd status`."""
+    parser = parser_of(__doc__ or "", "dsgkd status")
+    parser.add_argument("study", metavar="STUDY", help="a study's folder or URI, or its ledger's")
+    parser.add_argument(
+        "--watch", type=float, metavar="SECONDS", help="say it again and again until Ctrl-C"
+    )
+    parser.add_argument(
+        "--rows", type=int, metavar="N", help="trials shown at most [as many as fit; 20 in a file]"
+    )
+    parser.add_argument(
+        "--price-per-gpu-hour", type=float, metavar="PRICE", help="also say what was paid"
+    )
+    flags = parser.parse_args(arguments)
+    if flags.watch is not None and not flags.watch > 0:
+        raise InputError("--watch", f"{flags.watch:g} is no pause", "give seconds, 10 for instance")
+    ledger = find_ledger(flags.study)
+
+    def read() -> tuple[Standing, datetime | None]:
+        try:
+            return read_standing(ledger, flags.price_per_gpu_hour), ledger.changed_at()
+        except OSError as error:
+            what = f"cannot be read ({error.strerror or type(error).__name__})"
+            raise InputError(flags.study, what, "look at the folder or the network") from error
+
+    if flags.watch is None:
+        _print(*read(), flags.rows)
+        return
+    try:
+        _watch(read, flags.watch, flags.rows)
+    except KeyboardInterrupt:
+        print()
+
+
+def find_ledger(study: str) -> Ledger:
+    """Return the ledger in a study's folder, or the one that `study` itself is.
+
+    Raises:
+        InputError: there is none.
+    """
+    place = study if "://" in study else str(Path(study).expanduser().absolute())
+    for root in (f"{place.rstrip('/')}/ledger", place):
+        ledger = Ledger(root)
+        try:
+            if ledger.exists():
+                return ledger
+        except OSError as error:
+            what = f"cannot be read ({error.strerror or type(error).__name__})"
+            raise InputError(study, what, "look at the folder or the network") from error
+    raise InputError(study, "no study here", "name a folder that holds ledger/")
+
+
+def _print(standing: Standing, news: datetime | None, rows: int | None) -> None:
+    if sys.stdout.isatty():
+        Console().print(_all(standing, news, rows, Console().height))
+    else:
+        print(plain(standing.board, 20 if rows is None else rows))
+        print("\n".join(details(standing, news)))
+
+
+def _all(
+    standing: Standing, news: datetime | None, rows: int | None, height: int
+) -> RenderableType:
+    """The table with what is said below it, together no higher than the terminal."""
+    below = details(standing, news)
+    if rows is None:  # the heading, the names of columns, a free line, the prompt
+        rows = max(height - len(below) - 8, 3)
+    return Group(table(standing.board, rows), Text(), *map(Text, below))
+
+
+def _watch(read: Read, pause: float, rows: int | None) -> None:
+    standing, news = read()
+    live = Live(auto_refresh=False, vertical_overflow="crop") if sys.stdout.isatty() else None
+    with live or nullcontext():
+        while True:
+            if live:
+                live.update(_all(standing, news, rows, live.console.height), refresh=True)
+            else:
+                _print(standing, news, rows)
+            time.sleep(pause)
+            try:
+                standing, news = read()
+            except InputError as error:  # a network that comes back, for instance
+                print(f"{error}; trying again", file=sys.stderr)
+
+
+def details(standing: Standing, news: datetime | None) -> list[str]:
+    """Return what the table does not say: every stage by state with its cost, and how new it is."""
+    lines = [*_counts(standing.lines, standing.board.price_per_gpu_hour)]
+    lines += [f"test split opened: {seal}" for seal in standing.seals]
+    lines += [f"failed: {text}" for text in _failures(standing.lines)]
+    if standing.others:
+        lines.append(f"({standing.others} older studies in this ledger are not shown)")
+    lines.append(_news(standing, news, datetime.now(UTC)))
+    return lines
+
+
+def _counts(lines: Sequence[TrialLine], price: float) -> list[str]:
+    groups: dict[tuple[str, str], list[TrialLine]] = defaultdict(list)
+    for line in lines:
+        groups[line.stage, line.state].append(line)
+    if not groups:
+        return ["no trial was started yet"]
+    gpu, said = any(line.gpu_seconds for line in lines), []
+    head = f"{'stage':<8}  {'state':<9}  {'attempts':>8}  {'worker hours':>12}"
+    said.append(head + ("  GPU-hours" if gpu else "") + ("     price" if gpu and price else ""))
+    for stage, state in sorted(groups, key=_order):
+        group = groups[stage, state]
+        worker = sum(line.worker_seconds for line in group)
+        gpus = sum(line.gpu_seconds for line in group)
+        text = f"{stage:<8}  {state:<9}  {len(group):>8}  {hours(worker):>12}"
+        text += f"  {hours(gpus):>9}" if gpu else ""
+        said.append(text + (f"  {gpus / 3600 * price:>8.2f}" if gpu and price else ""))
+    return [*said, ""]
+
+
+def _order(key: tuple[str, str]) -> tuple[int, ...]:
+    orders = (STAGES, STATES)
+    return tuple(o.index(name) if name in o else len(o) for o, name in zip(orders, key))
+
+
+def _failures(lines: Sequence[TrialLine], most: int = 3) -> list[str]:
+    reasons = Counter(line.reason for line in lines if line.state == "failed")
+    return [f"{count} x {reason[:80]}" for reason, count in reasons.most_common(most)]
+
+
+def _news(standing: Standing, news: datetime | None, now: datetime) -> str:
+    if news is None:
+        return "no news"
+    silence = max((now - news).total_seconds(), 0.0)  # clocks of two machines may differ
+    running = [line for line in standing.lines if line.state == "running"]
+    epochs = [line.seconds / line.epoch for line in standing.lines if line.epoch > 0]
+    if running and silence > max(SILENCE, 3 * max(epochs, default=0.0)):
+        return f"no news for {duration(silence)}: interrupted? (then go on with --resume)"
+    return f"last news {duration(silence)} ago"

@@ -1,0 +1,54 @@
+"""How does a command take its flags and end? Importing this costs nothing, so `--help` is quick."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from dsgkd.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        print(f"{self.prog}: {message}: see --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser_of(description: str, prog: str | None = None) -> Parser:
+    """Return a parser that prints its description as it is written."""
+    return Parser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def run_command(command: Callable[[], None]) -> NoReturn:
+    """Run a command and exit: 0; 2 after one line for bad input; 130 when interrupted."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    sys.stdout.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
+    # What a scheduler sends before it takes a machine away: stop as for Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        command()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the ledger is whole: go on with --resume", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not cut off the tidying up
+    raise KeyboardInterrupt
