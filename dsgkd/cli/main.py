@@ -8,6 +8,7 @@ from dsgkd.cli.flags import run_command
 
 COMMANDS = {
     "train": "train one student, distilled from a teacher or alone",
+    "rerun": "train a trial of a study again, and compare",
     "evaluate": "measure a trained student on labelled notes",
     "predict": "classify notes with a trained student",
     "store": "list, verify and prune stored teachers",
