@@ -1,5 +1,6 @@
 """What has a study written down? The ledger's four tables as pandas frames."""
 
+import json
 import os
 import posixpath
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,9 @@ LEDGER_VERSION = 1
 """The newest version of the ledger's schema that this package can read."""
 
 _VERSION_KEY = b"dsgkd_ledger_version"
+_REPLACES_KEY = b"dsgkd_ledger_replaces"
+_MERGED = "merged-"
+_ATTEMPTS = 20
 _KEY = ("study_id", "trial_id", "attempt", "epoch", "step", "split", "example_id")
 
 
@@ -60,26 +64,55 @@ class Results:
         return self._frame("predictions")
 
     def _frame(self, table: str) -> pd.DataFrame:
-        files = [
-            info.path
-            for ledger in self.ledgers
-            for info in _children(self.filesystem, posixpath.join(ledger, table))
-            if info.type == FileType.File and info.extension == "parquet"
-        ]
-        if not files:
+        folders = [posixpath.join(ledger, table) for ledger in self.ledgers]
+        parts = [part for folder in folders for part in self._parts(folder)]
+        if not parts:
             raise NotALedger(f"{', '.join(self.ledgers)}: the ledger has no table {table!r}")
-        with ThreadPoolExecutor(8) as pool:
-            whole = pa.concat_tables(pool.map(self._read_file, files), promote_options="default")
+        whole = pa.concat_tables(parts, promote_options="default")
         keys = [(key, "ascending") for key in _KEY if key in whole.column_names]
         frame = whole.sort_by(keys).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
         return frame.reset_index(drop=True)
 
-    def _read_file(self, path: str) -> pa.Table:
+    def _parts(self, folder: str) -> list[pa.Table]:
+        """The files of a folder, without those that a merged file replaces.
+
+        Files may be merged meanwhile: what is taken away was first put into a merged file. So the
+        listing was complete if every file in it that is gone is replaced by one that was read,
+        and no merged file has come since.
+        """
+        merged: dict[str, pa.Table] = {}  # these never change, and are read once
+        for _ in range(_ATTEMPTS):
+            names = self._names(folder)
+            new = [name for name in names if name not in merged]
+            with ThreadPoolExecutor(8) as pool:
+                read = pool.map(lambda name: self._read_file(posixpath.join(folder, name)), new)
+                found = {name: part for name, part in zip(new, read) if part is not None}
+            merged |= {name: part for name, part in found.items() if name.startswith(_MERGED)}
+            found |= {name: merged[name] for name in names if name in merged}
+            replaced = {name for part in found.values() for name in _replaces(part)}
+            last = [name for name in self._names(folder) if name.startswith(_MERGED)]
+            if set(names) <= found.keys() | replaced and merged.keys() >= set(last):
+                kept = [found[name] for name in names if name in found.keys() - replaced]
+                return [part.replace_schema_metadata(None) for part in kept]
+        raise NotALedger(f"{folder}: changes faster than it can be read: read it again")
+
+    def _names(self, folder: str) -> list[str]:
+        infos = _children(self.filesystem, folder)
+        return [
+            info.base_name
+            for info in infos
+            if info.type == FileType.File and info.extension == "parquet"
+        ]
+
+    def _read_file(self, path: str) -> pa.Table | None:
         # The whole file at once: a file may be replaced by its next version between two reads.
-        with self.filesystem.open_input_stream(path) as stream:
-            content = stream.read()
         try:
-            part = pq.read_table(pa.BufferReader(content))
+            with self.filesystem.open_input_stream(path) as stream:
+                content = stream.read_buffer()
+        except FileNotFoundError:
+            return None
+        try:
+            part = pq.ParquetFile(pa.BufferReader(content)).read()
             version = int((part.schema.metadata or {})[_VERSION_KEY])
         except (pa.ArrowException, KeyError, OSError) as error:
             raise NotALedger(f"{path}: not a file of a ledger: move it away") from error
@@ -88,7 +121,11 @@ class Results:
                 f"{path}: ledger version {version}, but this package knows up to "
                 f"{LEDGER_VERSION}: install a newer dsgkd"
             )
-        return part.replace_schema_metadata(None)
+        return part
+
+
+def _replaces(part: pa.Table) -> list[str]:
+    return [f"{name}.parquet" for name in json.loads(part.schema.metadata.get(_REPLACES_KEY, "[]"))]
 
 
 def load(path: str | os.PathLike[str]) -> Results:

@@ -63,8 +63,10 @@ def main() -> None:
     study = Study(config)
     study.check()
     with ray_session(config):
+        if flags.plan:
+            return study.plan()
         study.run()
-    report(config)
+    return report(config)
 
 
 def study_config(flags: argparse.Namespace) -> StudyConfig:

@@ -49,7 +49,7 @@ def _notes(rows: int, seed: int) -> list[dict[str, str]]:
     return notes
 
 
-def _write(path: Path, splits: dict[str, int]) -> Path:
+def write_notes(path: Path, splits: dict[str, int]) -> Path:
     notes = _notes(sum(splits.values()), seed=5)
     names = [name for name, count in splits.items() for _ in range(count)]
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -63,11 +63,10 @@ def _write(path: Path, splits: dict[str, int]) -> Path:
 def notes_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """41 notes to train on: in batches of 8 the last has one note."""
     folder = tmp_path_factory.mktemp("notes")
-    return _write(folder / "notes.csv", {"train": 41, "validation": 17, "test": 9})
+    return write_notes(folder / "notes.csv", {"train": 41, "validation": 17, "test": 9})
 
 
-@pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerFast:
+def new_tokenizer() -> PreTrainedTokenizerFast:
     # Written down, not trained: a trainer breaks ties differently each time.
     english = [word[at : at + 3] for word in URGENT + MILD for at in range(0, len(word), 3)]
     inner = [f"##{piece}" for piece in english]
@@ -90,9 +89,17 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return new_tokenizer()
+
+
+@pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    return write_models(tmp_path_factory.mktemp("zoo"), tokenizer)
+
+
+def write_models(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
     """Folders `student`, `teacher` (deeper and wider), and others that differ in one respect."""
-    folder = tmp_path_factory.mktemp("zoo")
     shape = {
         "vocab_size": len(tokenizer),
         "hidden_size": 16,

@@ -97,6 +97,8 @@ class StudyConfig:
     """Decides the search and the seeds of all runs."""
     resume: bool = False
     """Go on with the study of this name if it was begun before, or extend it."""
+    estimate: bool = True
+    """Time a few steps before a new study begins, and say what it will cost."""
 
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
@@ -145,7 +147,7 @@ class StudyConfig:
 
 _FREE = (
     *("name", "out", "resume", "test", "first", "store", "cluster", "budget", "confirmation"),
-    *("search.trials", "run.data.path"),
+    *("search.trials", "run.data.path", "estimate"),
 )
 """What may change when a study goes on; anything else is another question."""
 

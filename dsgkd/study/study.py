@@ -10,7 +10,6 @@ study that was interrupted in any way goes on from there, and one that is finish
 
 import json
 import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -25,16 +24,15 @@ from dsgkd.distillation.distiller import TeacherStore
 from dsgkd.errors import InputError
 from dsgkd.study.arms import MLKD, RANDOM_TEACHER
 from dsgkd.study.budget import Meter, Reserve
-from dsgkd.study.config import StudyConfig, as_json, check_same
+from dsgkd.study.config import StudyConfig
 from dsgkd.study.confirmation import Planned, Seal, confirmation, confirmed_name, readable
 from dsgkd.study.confirmation import test_name as name_of_test
-from dsgkd.study.environment import environment, hardware, lock_hash, versions
 from dsgkd.study.events import Listener, Stage
-from dsgkd.study.ledger import Ledger
+from dsgkd.study.forecast import say_cost, say_replays
 from dsgkd.study.objectives import Constraint
-from dsgkd.study.past import PastTrial, close_lost, read_past
 from dsgkd.study.prepare import build_models, check_models, depths, prepare_notes
 from dsgkd.study.progress import Progress
+from dsgkd.study.record import Record
 from dsgkd.study.recorder import Recorder
 from dsgkd.study.runner import run_trials, slots
 from dsgkd.study.search import Search
@@ -78,9 +76,8 @@ class Study:
         sealed = replace(config.run, splits=SEALED)
         self.config = replace(config, run=sealed)
         self.say, self._listeners, self._steps = say, listeners, steps
-        self.ledger = Ledger(str(config.folder / "ledger"))
-        self.study_id = ""
-        self._past: dict[str, PastTrial] = {}
+        self._record = Record(self.config)
+        self.ledger = self._record.ledger
         self._meter = Meter(config.budget)
 
     def check(self) -> None:
@@ -91,7 +88,7 @@ class Study:
         """
         config = self.config
         self._check_folder()
-        notes = open_table(config.run.data, config.run.world, config.cache, config.run.splits)
+        notes = self._notes()
         check_models(config.models, config.cache)
         self.say(f"{notes.name}: {_describe(notes)}")
 
@@ -105,13 +102,64 @@ class Study:
         with self._alone():
             return self._run()
 
+    def plan(self) -> None:
+        """Train nothing; say what the study will cost and, where it was begun, what its trials
+        would have cost and found on other clusters; Ray must be initialised.
+
+        Raises:
+            InputError: something the user gave cannot be used.
+        """
+        run, layers, concurrent = self._prepare()
+        plans = self._plans(layers)
+        run = self._choose_teachers(run, plans, concurrent)
+        say_cost(self.config, run, plans, concurrent, self.say)
+        if self._record.exists():
+            say_replays(self.config, self.ledger, self.say)
+
     def _run(self) -> Outcome:
+        config, record = self.config, self._record
+        begun = record.exists()
+        if begun:
+            record.resume(self._notes())
+            self._meter = Meter(config.budget, self.ledger.read("trials").to_pylist())
+            done = sum(trial.finished for trial in record.past.values() if trial.method)
+            self.say(f"resuming: {done} trials are finished")
+        run, layers, concurrent = self._prepare()
+        plans = self._plans(layers)
+        run = self._choose_teachers(run, plans, concurrent)
+        if begun:
+            record.extend()
+        else:
+            if config.estimate:
+                say_cost(config, run, plans, concurrent, self.say)
+            record.begin(self._notes())  # whatever the user gave wrong has shown by now
+        if run.distillation.teacher_store == "stored":
+            for one in plans:
+                store_teacher(one, config.cluster.resources, concurrent, self.say)
+        outcome, cluster = Outcome(), config.cluster
+        run_trials(
+            self._stages(self._search(run, layers), outcome, concurrent),
+            cluster.workers_per_trial,
+            cluster.resources,
+            concurrent,
+            config.folder / "tune",
+            self._steps,
+        )
+        return outcome
+
+    def _notes(self) -> Notes:
+        run = self.config.run
+        return open_table(run.data, run.world, self.config.cache, run.splits)
+
+    def _prepare(self) -> tuple[RunConfig, dict[str, int], int]:
+        """Pre-train and tokenise what is missing.
+
+        Returns:
+            What trials have in common, the number of layers of each model, and how many trials
+            run at a time.
+        """
         config, say, run = self.config, self.say, self.config.run
         concurrent = self._concurrent()
-        notes = open_table(run.data, run.world, config.cache, run.splits)
-        begun = self.ledger.exists()
-        if begun:
-            self._resume(notes)
         build_models(config.models, config.cache, say)
         for teacher in config.models[1:]:
             distillation = replace(run.distillation, teacher=teacher)
@@ -121,27 +169,7 @@ class Study:
             f"{config.search.trials} search trials ({shares}), then "
             f"{config.confirmation.seeds} fresh seeds of the best of each; {concurrent} at a time"
         )
-        layers = depths(config.models, config.cache)
-        plans = self._plans(layers)
-        run = self._choose_teachers(plans, concurrent)
-        if begun:
-            self._extend()
-        else:  # whatever the user gave wrong has shown by now
-            self._begin(notes)
-        if run.distillation.teacher_store == "stored":
-            for one in plans:
-                store_teacher(one, config.cluster.resources, concurrent, say)
-        outcome = Outcome()
-        cluster = config.cluster
-        run_trials(
-            self._stages(self._search(run, layers), outcome),
-            cluster.workers_per_trial,
-            cluster.resources,
-            concurrent,
-            config.folder / "tune",
-            self._steps,
-        )
-        return outcome
+        return run, depths(config.models, config.cache), concurrent
 
     # Before the first trial.
 
@@ -161,7 +189,7 @@ class Study:
 
     def _check_folder(self) -> None:
         config = self.config
-        exists = self.ledger.exists()
+        exists = self._record.exists()
         if exists and not config.resume:
             raise InputError(
                 str(config.folder), "a study stands here", "add --resume, or choose another --name"
@@ -188,81 +216,6 @@ class Study:
             )
         return min(fitting, cluster.max_concurrent) if cluster.max_concurrent > 0 else fitting
 
-    def _resume(self, notes: Notes) -> None:
-        """Check that it is the same study, and read what was done."""
-        row = self.ledger.read("studies").to_pylist()[0]
-        self.study_id = row["study_id"]
-        self._check_data(notes)
-        check_same(json.loads(row["configuration"]), as_json(self.config), row["name"])
-        self._read_past()
-        close_lost(self.ledger, self._past)
-        rows = self.ledger.read("trials").to_pylist()
-        self._meter = Meter(self.config.budget, rows)
-        done = sum(trial.finished for trial in self._past.values() if trial.method)
-        self.say(f"resuming: {done} trials are finished")
-
-    def _check_data(self, notes: Notes) -> None:
-        row = self.ledger.read("studies").to_pylist()[0]
-        if row["data_fingerprint"] != notes.fingerprint:
-            raise InputError(
-                notes.name,
-                "not the data that the study began with",
-                "start a new study with --name",
-            )
-
-    def _read_past(self) -> None:
-        self._past = read_past(self.ledger, self.config.run.selection.objective)
-
-    def _begin(self, notes: Notes) -> None:
-        """Write the study's row."""
-        self.study_id = f"{self.config.name}-{secrets.token_hex(4)}"
-        table = notes.table.to_pandas()
-        labels = {
-            split: {
-                notes.label_names[label]: int(count)
-                for label, count in part["label"].value_counts().sort_index().items()
-            }
-            for split, part in table.groupby("split")
-        }
-        row = {
-            "study_id": self.study_id,
-            "name": self.config.name,
-            "created_at": datetime.now(UTC),
-            **versions(),
-            "hardware": hardware(),
-            "data_fingerprint": notes.fingerprint,
-            "row_counts": {split: int(n) for split, n in table["split"].value_counts().items()},
-            "label_counts": labels,
-            "configuration": as_json(self.config),
-            "seed": self.config.seed,
-            "budget": self._asked_for(),
-            "lock_hash": lock_hash(),
-            "environment": environment(),
-        }
-        self.ledger.write("studies", [row], "study")
-
-    def _extend(self) -> None:
-        """Write down what the study is asked now, where that is not what it was asked before."""
-        row = self.ledger.read("studies").to_pylist()[0]
-        budget = json.loads(row["budget"])
-        earlier = budget.pop("earlier", [])
-        if budget != self._asked_for():
-            ledger_row = row | {
-                "configuration": as_json(self.config),
-                "budget": self._asked_for() | {"earlier": [*earlier, budget]},
-            }
-            self.ledger.write("studies", [ledger_row], "study")
-
-    def _asked_for(self) -> dict[str, Any]:
-        config = self.config
-        return {
-            "trials": config.search.trials,
-            "epochs": config.run.optimisation.epochs,
-            "confirm_top": config.confirmation.top,
-            "confirm_seeds": config.confirmation.seeds,
-            "controls": list(config.confirmation.controls),
-        }
-
     def _plans(self, layers: dict[str, int]) -> list[StoredTeacherPlan]:
         """Say what may be asked of each teacher, and of its double with random weights."""
         config = self.config
@@ -280,9 +233,11 @@ class Study:
                 plans += [planned(teacher, "random") for teacher in config.teachers]
         return plans
 
-    def _choose_teachers(self, plans: list[StoredTeacherPlan], concurrent: int) -> RunConfig:
+    def _choose_teachers(
+        self, run: RunConfig, plans: list[StoredTeacherPlan], concurrent: int
+    ) -> RunConfig:
         """Decide between stored and live teachers; return what trials have in common."""
-        run, sizes = self.config.run, [one.size() for one in plans]
+        sizes = [one.size() for one in plans]
         # Confirmation draws other random teachers, which are gone with their trial.
         size = sum(sizes) + concurrent * max(sizes)
         stored, why = choose(
@@ -310,12 +265,14 @@ class Study:
             suggest,
             config.first,
             config.seed,
-            self._past,
+            self._record.past,
         )
 
-    def _stages(self, search: Search, outcome: Outcome) -> Generator[Stage, None, None]:
+    def _stages(
+        self, search: Search, outcome: Outcome, concurrent: int
+    ) -> Generator[Stage, None, None]:
         """Yield the stages; what stands after a `yield` happens when that stage is over."""
-        yield from self._stage(self._search_stage(search), outcome)
+        yield from self._stage(self._search_stage(search, concurrent), outcome)
         planned = list(confirmation(self.config, search))
         confirmed = {method for _, method, _, _ in planned}
         for method in self.config.arms:
@@ -332,7 +289,7 @@ class Study:
             outcome.limit = stage.limit
             self.say(f"{stage.name}: stopped at {stage.limit}; raise it and go on with --resume")
 
-    def _search_stage(self, search: Search) -> Stage:
+    def _search_stage(self, search: Search, concurrent: int) -> Stage:
         def next_spec() -> TrialSpec | None:
             while (candidate := search.ask()) is not None:
                 spec = self._spec("search", candidate.method, candidate.trial_id, candidate.run)
@@ -342,25 +299,25 @@ class Study:
                 self._end_cut_off(search, spec)
             return None
 
-        done = sum(t.finished for t in self._past.values() if t.stage == "search")
+        done = sum(t.finished for t in self._record.past.values() if t.stage == "search")
         total = max(self.config.search.trials, done)
-        reserve = self._reserve()
+        reserve = self._reserve(concurrent)
         stage = self._new_stage("search", total, done, next_spec, search, reserve)
         stage.should_stop = search.should_stop
         stage.exceeded = lambda: self._meter.exceeded(reserve.expected())
         return stage
 
-    def _reserve(self) -> Reserve:
+    def _reserve(self, concurrent: int) -> Reserve:
         """Say what is kept of the budget so that what is searched can also be confirmed."""
         config, runs = self.config, Counter[str]()
         for method in config.arms:
             searched_as = method if method in config.searched else MLKD
             runs[searched_as] += config.confirmation.top * config.confirmation.seeds
-        return Reserve(runs, self._past.values(), self._concurrent())
+        return Reserve(runs, self._record.past.values(), concurrent)
 
     def _end_cut_off(self, search: Search, spec: TrialSpec) -> None:
         """End a trial that was about to be stopped when the study was cut off."""
-        row = self._past[spec.trial_id].row | {
+        row = self._record.past[spec.trial_id].row | {
             "state": "pruned",
             "reason": "below the others when the study was cut off",
         }
@@ -370,17 +327,18 @@ class Study:
 
     def _test_stage(self, outcome: Outcome) -> Generator[Stage, None, None]:
         """Break the seal, and read the test split with what was confirmed."""
-        self._read_past()
-        seal = Seal(self.ledger, self.study_id, self._past)
+        self._record.read()
+        past = self._record.past
+        seal = Seal(self.ledger, self._record.study_id, past)
         again = seal.opened or datetime.now(UTC) if self.config.test == "again" else None
-        waiting = readable(self._past, again)
+        waiting = readable(past, again)
         outcome.tested = not waiting
         if not waiting:
             self.say("the test split was read before; its figures stand (--test again reads it)")
             return
         data, world = self.config.run.data, self.config.run.world
         notes = open_table(data, world, self.config.cache, SPLITS)
-        self._check_data(notes.only(SEALED))
+        self._record.check_data(notes.only(SEALED))
         if seal.times and not seal.opened:
             self.say(f"WARNING: the test split was read before, in {seal.times} readings")
         seal.break_it(len(waiting), notes.fingerprint)
@@ -397,13 +355,10 @@ class Study:
 
     def _planned_stage(self, name: str, planned: list[Planned], again: bool = False) -> Stage:
         specs = [self._spec(*one) for one in planned]
-        todo = [spec for spec in specs if again or not self._is_done(spec.trial_id)]
+        todo = [spec for spec in specs if again or not self._record.is_done(spec.trial_id)]
         waiting = iter(todo)
         done = len(specs) - len(todo)
         return self._new_stage(name, len(specs), done, lambda: next(waiting, None))
-
-    def _is_done(self, trial_id: str) -> bool:
-        return trial_id in self._past and self._past[trial_id].finished
 
     def _new_stage(
         self,
@@ -426,13 +381,13 @@ class Study:
         )
 
     def _spec(self, stage: str, method: str, trial_id: str, run: RunConfig) -> TrialSpec:
-        config, cluster, past = self.config, self.config.cluster, self._past.get(trial_id)
+        config, cluster, past = self.config, self.config.cluster, self._record.past.get(trial_id)
         kept_in = confirmed_name(trial_id) if stage == "test" else trial_id
         folder, store = config.folder / "trials" / kept_in, config.store
         if method == RANDOM_TEACHER and stage == "control":  # weights that no other trial has
             store = replace(store, folder=str(folder / OWN_TEACHER))
         return TrialSpec(
-            study_id=self.study_id,
+            study_id=self._record.study_id,
             trial_id=trial_id,
             attempt=past.attempts + 1 if past else 1,
             stage=stage,

@@ -27,6 +27,7 @@ SECTIONS = (
     "preparation",
     "store",
     "study",
+    "ledger",
     "train",
     "growth",
     "choices",

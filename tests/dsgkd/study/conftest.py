@@ -47,6 +47,7 @@ def make_study(make_config: Callable[..., RunConfig], zoo: Path, tmp_path: Path)
             "pruning": PruningConfig(grace_epochs=1),
             "confirmation": ConfirmationConfig(seeds=2),
             "cluster": ClusterConfig(max_concurrent=2),
+            "estimate": False,
         }
         return StudyConfig(name=name, out=tmp_path / "studies", **settings | changes)
 

@@ -21,15 +21,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pyarrow.fs import (
-    FSSpecHandler,
     LocalFileSystem,
     PyFileSystem,
     SubTreeFileSystem,
     _MockFileSystem,
 )
+from remote import Remote
 
 from dsgkd.errors import InputError
-from dsgkd.study import ledger as module
 from dsgkd.study.ledger import LEDGER_SCHEMA_VERSION, SCHEMAS, VERSION_KEY, Ledger
 
 ROOT = Path(__file__).parents[3]
@@ -215,7 +214,7 @@ def test_a_failing_disk_is_one_line_and_leaves_the_old_file_alone(
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(module.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(InputError, match=words) as caught:
         ledger.write("metrics", epochs(9), "t-0")
     assert "\n" not in str(caught.value)
@@ -285,26 +284,6 @@ def test_uris_sub_trees_and_paths_lead_to_the_same_ledger(tmp_path: Path) -> Non
     assert Ledger(str(tmp_path / "a" / "ledger")).read("metrics").num_rows == 3
 
 
-class Remote(FSSpecHandler):
-    """A remote file system in memory that counts what is asked of it and can lose uploads."""
-
-    def __init__(self, kind: str) -> None:
-        import fsspec
-
-        super().__init__(fsspec.filesystem("memory", skip_instance_cache=True))
-        self.fs.store, self.fs.pseudo_dirs = {}, [""]
-        self.kind, self.moves, self.fail = kind, 0, False
-
-    def get_type_name(self) -> str:
-        return self.kind
-
-    def move(self, src: str, dest: str) -> None:
-        self.moves += 1
-        if self.fail:
-            raise OSError("connection\nlost")
-        super().move(src, dest)
-
-
 def test_an_object_store_is_written_in_one_upload_and_anything_else_by_a_move() -> None:
     store, other = Remote("s3"), Remote("hdfs")
     for handler in (store, other):
@@ -321,7 +300,7 @@ def test_a_lost_connection_is_one_line_and_leaves_no_temporary_file() -> None:
     ledger = Ledger("bucket/ledger", PyFileSystem(remote))
     ledger.write("metrics", epochs(1), "t-0")
     before = set(remote.fs.store)
-    remote.fail = True
+    remote.lose_moves = True
     with pytest.raises(InputError, match="connection lost"):
         ledger.write("metrics", epochs(4), "t-0")
     assert set(remote.fs.store) == before

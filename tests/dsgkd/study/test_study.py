@@ -110,7 +110,7 @@ def test_a_finished_study_stays_as_it_is_when_resumed_and_refuses_another_questi
 
 
 def test_a_lost_part_of_a_study_is_done_again_and_nothing_else(finished, tmp_path):
-    config, _, before = finished
+    config, _, _ = finished
     # As if the driver had died in the middle of this trial's second epoch.
     lost = "confirm-plain-000-001"
     ledger = Ledger(str(config.folder / "ledger"))
