@@ -54,6 +54,10 @@ class Stage:
     name: str
     next_spec: Callable[[], TrialSpec | None]
     """Returns the next trial; None: there is none left."""
+    total: int = 0
+    """Trials of the stage."""
+    done: int = 0
+    """Of them, those that were finished before."""
     listeners: Sequence[Listener] = ()
     """Are told what happens, in this order."""
     should_stop: Callable[[TrialSpec], bool] = lambda spec: False

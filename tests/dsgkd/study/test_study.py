@@ -204,7 +204,7 @@ def test_a_trial_of_two_workers_under_ray_train_reports_like_any_other(
 
     def stages():
         specs = iter([replace(spec, study_id="two")])
-        yield Stage("confirm", lambda: next(specs, None), [Listener()])
+        yield Stage("confirm", lambda: next(specs, None), listeners=[Listener()])
 
     run_trials(stages(), 2, {"cpu": 1}, 1, config.folder / "tune")
     assert events[:4] == ["started", 1, 2, 3]
