@@ -24,7 +24,7 @@ from dsgkd.distillation.distiller import TeacherStore
 from dsgkd.errors import InputError
 from dsgkd.study.arms import RANDOM_TEACHER
 from dsgkd.study.board import lines_of
-from dsgkd.study.budget import Meter
+from dsgkd.study.budget import Meter, Reserve
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.confirmation import (
     Planned,
