@@ -213,7 +213,7 @@ def _conclude(results: list[EpochResult], written: WrittenTrial) -> None:
     elif missing:
         print(f"different: epoch {missing[0]} is in the ledger and was not trained now")
     elif not any(difference for difference, _, _ in apart):
-        print(f"identical: every validation measure of {len(written.measured)} epochs")
+        print(f"identical: every validation measure (epochs: {len(written.measured)})")
     if any(difference for difference, _, _ in apart):
         ours = [each for each in apart if each[1] == objective]
         for difference, measure, epoch in dict.fromkeys((max(ours), max(apart))):

@@ -97,7 +97,7 @@ def test_a_trial_is_the_same_to_the_bit(kind, run_cli, write_trial, study, make_
     best, objective = results[-1].best_epoch, f"{results[-1].best_objective:.6f}"
     assert f"best epoch: {best} then, {best} now" in lines
     assert f"best auroc: {objective} then, {objective} now" in lines
-    assert lines[-1] == "identical: every validation measure of 3 epochs"
+    assert lines[-1] == "identical: every validation measure (epochs: 3)"
     assert contents(study) == before
 
 
@@ -156,7 +156,7 @@ def test_a_pruned_trial_ends_where_it_was_pruned(run_cli, write_trial, study):
     _, out, _ = run_cli("rerun", study, TRIAL)
     assert "\n    2 " in out
     assert "\n    3 " not in out
-    assert "identical: every validation measure of 2 epochs" in out
+    assert "identical: every validation measure (epochs: 2)" in out
 
 
 def test_an_attempt_that_was_cut_off_is_trained_to_the_end(run_cli, write_trial, study):
@@ -164,7 +164,7 @@ def test_an_attempt_that_was_cut_off_is_trained_to_the_end(run_cli, write_trial,
     code, out, _ = run_cli("rerun", study, TRIAL)
     assert code == 0
     assert "\n    3           - " in out
-    assert "identical: every validation measure of 1 epochs" in out
+    assert "identical: every validation measure (epochs: 1)" in out
 
 
 def test_attempts_that_followed_one_another_are_compared_as_a_whole(run_cli, write_trial, study):
@@ -172,10 +172,10 @@ def test_attempts_that_followed_one_another_are_compared_as_a_whole(run_cli, wri
     assert [result.epoch for result in write_trial(attempt=2)] == [2, 3]
     code, out, _ = run_cli("rerun", study, TRIAL)
     assert (code, out.splitlines()[0]) == (0, f"{TRIAL}, attempt 2: complete in the ledger")
-    assert "identical: every validation measure of 3 epochs" in out
+    assert "identical: every validation measure (epochs: 3)" in out
     code, out, _ = run_cli("rerun", study, TRIAL, "--attempt", 1)
     assert (code, out.splitlines()[0]) == (0, f"{TRIAL}, attempt 1: preempted in the ledger")
-    assert "identical: every validation measure of 1 epochs" in out
+    assert "identical: every validation measure (epochs: 1)" in out
     code, _, problem = run_cli("rerun", study, TRIAL, "--attempt", 7)
     assert code == 2
     assert "has no attempt 7: choose of 1, 2" in problem
