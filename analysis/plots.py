@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.summary import BASELINE, CONTROL, final_attempts
+from analysis.summary import BASELINE, CONTROLS, final_attempts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 _PALETTE = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
 _MARKERS = ("o", "^", "v", "P", "X")
-_STYLE = {BASELINE: ("#404040", "s"), CONTROL: ("#D55E00", "D")}
+_STYLE = {
+    BASELINE: ("#404040", "s"),
+    **dict(zip(CONTROLS, (("#D55E00", "D"), ("#E69F00", "d"), ("#8C3F00", "p")), strict=True)),
+}
 _UPPER = frozenset({"auroc", "auprc", "ece", "f1"})
 
 
@@ -158,14 +161,14 @@ def _whole_numbers(panel: "Axes") -> None:
 
 
 def _styles(found: Iterable[Any]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each method: the baseline first, the control last."""
+    """Colour and marker of each method: the baseline first, controls last."""
     names = {str(name) for name in found}
-    others = sorted(names - {BASELINE, CONTROL})
+    others = sorted(names - _STYLE.keys())
     free = {
         name: (_PALETTE[number % len(_PALETTE)], _MARKERS[number % len(_MARKERS)])
         for number, name in enumerate(others)
     }
-    order = [BASELINE, *others, CONTROL]
+    order = [BASELINE, *others, *CONTROLS]
     return {name: _STYLE.get(name) or free[name] for name in order if name in names}
 
 

@@ -3,7 +3,12 @@
 Every function goes from results to a data frame; `analysis.terminal` prints them. Folding
 rules, the same everywhere: of a trial's attempts the latest counts; a confirmation run is one
 (study, method, seed); where a method was confirmed in several configurations, the one with the
-best mean objective on *validation* stands for it, so that the test split chooses nothing.
+best mean objective on *validation* stands for it, so that the test split chooses nothing; and of
+several readings of the test split each model's first counts, whatever became of later ones.
+
+Names of trials say what belongs together: `test-mlkd-003-002` reads the test split with the weights
+of `confirm-mlkd-003-002`, which is search trial 003 on the third fresh seed; `seal-001` is no trial
+but the first time that the test split's seal was broken.
 """
 
 import json
@@ -16,13 +21,14 @@ from analysis.results import Results
 
 BASELINE = "plain"
 """The method that fine-tunes without a teacher."""
-CONTROL = "random-teacher"
-"""The method whose teacher knows nothing: what a gain owes to distilling as such."""
+CONTROLS = ("random-teacher", "shuffled-words", "wrong-domain")
+"""Methods whose teacher has no knowledge of the domain to give: what a gain owes to distilling as
+such. Any other method of stage `control` is treated as one too."""
 MEASURES = ("auroc", "auprc", "f1", "accuracy", "brier")
 """Compared unless told otherwise."""
 LOWER_IS_BETTER = frozenset({"loss", "loss_ce", "brier", "ece"})
 """Measures for which the smaller value is the better one."""
-CONFIRMATION = ("confirm", "control", "test")
+CONFIRMATION = ("confirm", "control")
 """Stages whose runs are compared; the search only chooses configurations."""
 MINIMUM_PAIRS = 3
 """With fewer seeds than this nothing is claimed."""
@@ -56,9 +62,45 @@ def objective(results: Results, study_id: str | None = None) -> str:
     return "auroc"
 
 
+def without_seals(trials: pd.DataFrame) -> pd.DataFrame:
+    """All attempts of trials, without the rows that tell of a broken seal."""
+    return trials[~_is_seal(trials)]
+
+
 def final_attempts(trials: pd.DataFrame) -> pd.DataFrame:
-    """The latest attempt of each trial: one row per trial."""
-    return trials.sort_values("attempt").drop_duplicates(["study_id", "trial_id"], keep="last")
+    """The latest attempt of each trial: one row per trial; a broken seal is none."""
+    trials = without_seals(trials).sort_values("attempt")
+    return trials.drop_duplicates(["study_id", "trial_id"], keep="last")
+
+
+def controls(results: Results) -> list[str]:
+    """The methods that were run as controls, by name."""
+    trials = results.trials
+    return sorted(trials[trials.stage == "control"].method.dropna().unique())
+
+
+def readings(results: Results) -> pd.DataFrame:
+    """How often the test split was read: one row per breaking of its seal, in order.
+
+    Columns study_id, trial_id (`seal-001`, ...), started_at, state (`running` until all models
+    have read) and models: how many have read the test split since, and before the next breaking.
+    """
+    trials = results.trials
+    seals = trials[_is_seal(trials)][["study_id", "trial_id", "started_at", "state"]]
+    seals = seals.sort_values("started_at", ignore_index=True)
+    read = trials[(trials.stage == "test") & ~_is_seal(trials) & (trials.state == "complete")]
+    broken = seals[["study_id", "started_at", "trial_id"]].rename(columns={"trial_id": "seal"})
+    if seals.empty:
+        return seals.assign(models=pd.array([], "Int64"))
+    read = pd.merge_asof(read.sort_values("started_at"), broken, on="started_at", by="study_id")
+    models = read.groupby(["study_id", "seal"]).trial_id.nunique().rename("models")
+    found = seals.merge(models, "left", left_on=["study_id", "trial_id"], right_index=True)
+    found = found.astype({"models": "Int64"}).fillna({"models": 0})
+    return found.sort_values(["study_id", "started_at"], ignore_index=True)
+
+
+def _is_seal(trials: pd.DataFrame) -> pd.Series:
+    return trials.trial_id.str.startswith("seal-") & trials.method.isna()
 
 
 def best(results: Results) -> pd.DataFrame:
@@ -96,6 +138,7 @@ def confirmed(results: Results, measures: Sequence[str] = MEASURES) -> pd.DataFr
     # A resumed trial may have had its best epoch in an earlier attempt.
     validation = measured[measured.split == "validation"].merge(at_best, on=[*key, "epoch"])
     test = measured[measured.split == "test"]
+    test = test.assign(trial_id=test.trial_id.str.replace("^test-", "confirm-", regex=True))
     for split, rows in (
         ("validation", validation.drop_duplicates(key, keep="last")),
         ("test", test.drop_duplicates(key, keep="first")),
@@ -103,21 +146,19 @@ def confirmed(results: Results, measures: Sequence[str] = MEASURES) -> pd.DataFr
         named = {measure: f"{split}_{measure}" for measure in measures}
         runs = runs.merge(rows[[*key, *measures]].rename(columns=named), on=key, how="left")
 
-    values = [f"{split}_{measure}" for split in ("validation", "test") for measure in measures]
-    unit = ["study_id", "method", *HYPERPARAMETERS, "seed"]
-    by_run = runs.sort_values("started_at", kind="stable").groupby(unit, dropna=False)
-    merged = by_run[["trial_id", "objective", *values]].first().reset_index()
     chosen = [
         _chosen_configuration(group, objective(results, str(study)) in LOWER_IS_BETTER)
-        for (study, _), group in merged.groupby(["study_id", "method"])
+        for (study, _), group in runs.groupby(["study_id", "method"])
     ]
+    values = [f"{split}_{measure}" for split in ("validation", "test") for measure in measures]
     columns = ["study_id", "method", "seed", "trial_id", *values]
-    return pd.concat([merged.iloc[:0], *chosen], ignore_index=True)[columns]
+    found = pd.concat([runs.iloc[:0], *chosen])[columns]
+    return found.sort_values(["study_id", "method", "seed"], ignore_index=True)
 
 
 def _chosen_configuration(runs: pd.DataFrame, smaller_is_better: bool) -> pd.DataFrame:
     """Of one method's runs, those of the configuration with the best mean objective."""
-    configuration = runs.groupby(list(HYPERPARAMETERS), dropna=False).ngroup()
+    configuration = runs.trial_id.str.rsplit("-", n=1).str[0]  # without the seed's number
     means = runs.objective.groupby(configuration).mean().dropna()
     if configuration.nunique() == 1 or means.empty:
         return runs
@@ -127,7 +168,7 @@ def _chosen_configuration(runs: pd.DataFrame, smaller_is_better: bool) -> pd.Dat
 def compare(results: Results, measures: Sequence[str] = MEASURES) -> pd.DataFrame:
     """The methods side by side over their confirmation runs.
 
-    One row per (study, method), the baseline first and the control last: study_id, method, seeds,
+    One row per (study, method), the baseline first and controls last: study_id, method, seeds,
     and `<split>_<measure>_mean` and `_sd` (over seeds; missing for a single seed).
     """
     runs = confirmed(results, measures)
@@ -143,30 +184,35 @@ def compare(results: Results, measures: Sequence[str] = MEASURES) -> pd.DataFram
         rows.append(row)
     columns = [f"{column}_{part}" for column in runs.columns[4:] for part in ("mean", "sd")]
     frame = pd.DataFrame(rows, columns=["study_id", "method", "seeds", *columns])
-    return frame.sort_values(["study_id", "method"], key=_rank, ignore_index=True)
+    last = controls(results)
+    frame = frame.assign(role=[_role(method, last) for method in frame.method])
+    frame = frame.sort_values(["study_id", "role", "method"], ignore_index=True)
+    return frame.drop(columns="role")
 
 
 def differences(
-    results: Results,
-    measure: str = "auroc",
-    split: str = "test",
-    baseline: str = BASELINE,
-    control: str = CONTROL,
+    results: Results, measure: str = "auroc", split: str = "test", baseline: str = BASELINE
 ) -> pd.DataFrame:
     """Differences between methods, paired by seed: what distillation, and what its teacher, adds.
 
-    One row per study and pair: every method minus the baseline, then every distillation minus the
+    One row per study and pair: every method minus the baseline, then every distillation minus each
     control. Columns study_id, method, against, measure, split, pairs, mean, sd, and the 95 %
     interval of Student's t, low to high (missing for fewer than two pairs). The interval covers
     the spread over seeds, not the sampling of the test set.
     """
     runs = confirmed(results, (measure,)).rename(columns={f"{split}_{measure}": "value"})
+    against_all = controls(results)
     rows = []
     for study, group in runs.groupby("study_id"):
         table = group.pivot_table("value", "seed", "method", aggfunc="mean")
-        methods = sorted(table.columns, key=lambda method: (method == control, method))
+        methods = sorted(table.columns, key=lambda name: (_role(name, against_all), name))
         pairs = [(method, baseline) for method in methods if method != baseline]
-        pairs += [(method, control) for method in methods if method not in (baseline, control)]
+        pairs += [
+            (method, control)
+            for control in against_all
+            for method in methods
+            if method not in (baseline, *against_all)
+        ]
         for method, against in dict.fromkeys(pairs):
             if against not in table:
                 continue
@@ -200,6 +246,6 @@ def interval(values: pd.Series, level: float = 0.95) -> tuple[float, float]:
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def _rank(methods: pd.Series) -> pd.Series:
-    """Sort key: the baseline first, the control last, the others by name between them."""
-    return methods.map(lambda name: {BASELINE: "0", CONTROL: "2"}.get(name, f"1{name}"))
+def _role(method: str, controls: Sequence[str]) -> int:
+    """Place in a table: the baseline first, controls last."""
+    return 0 if method == BASELINE else 2 if method in controls else 1

@@ -9,16 +9,18 @@ import pandas as pd
 from analysis.results import Results
 from analysis.summary import (
     BASELINE,
-    CONTROL,
     HYPERPARAMETERS,
     LOWER_IS_BETTER,
     MEASURES,
     MINIMUM_PAIRS,
     best,
     compare,
+    controls,
     differences,
     final_attempts,
     objective,
+    readings,
+    without_seals,
 )
 
 WIDTH = 100
@@ -36,6 +38,7 @@ def report(results: Results) -> str:
         sections += [*_configurations(results, study, measure), ""]
         sections += [*_methods(results, study, measure), ""]
         sections += [*_differences(results, study, measure), ""]
+        sections += [*_test_split(results, study), ""]
         sections += [*_cost(results, study), ""]
     lines = sections or ["The ledger holds no study yet."]
     return "\n".join(line[:WIDTH].rstrip() for line in lines).rstrip() + "\n"
@@ -124,7 +127,7 @@ def _differences(results: Results, study_id: str, measure: str) -> list[str]:
         mean = f"{row['mean']:+.3f}" if row["pairs"] else "-"
         seeds = f"{row['pairs']} seed{'' if row['pairs'] == 1 else 's'}"
         lines.append(f"  {name:<{width}}  {mean}  {bounds}  {seeds}")
-    for method in frame[frame.method != CONTROL].method.unique():
+    for method in frame[~frame.method.isin(controls(results))].method.unique():
         lines += textwrap.wrap(verdict(frame[frame.method == method]), WIDTH)
     return lines
 
@@ -133,7 +136,7 @@ def verdict(rows: pd.DataFrame) -> str:
     """What may be said about one method, given its rows of `differences`.
 
     "Better" needs an interval that excludes zero; domain knowledge is credited only where the
-    teacher also beats the one that knows nothing.
+    teacher also beats every control that was run.
     """
     found = {row["against"]: row for row in rows.to_dict("records")}
     first = next(iter(found.values()))
@@ -149,16 +152,30 @@ def verdict(rows: pd.DataFrame) -> str:
         -1: f"{method} is worse than {BASELINE} on {where}: the interval excludes zero.",
         None: f"{method} was not compared with {BASELINE}.",
     }[effect]
-    if CONTROL not in found:
-        return f"{sentence} Without a {CONTROL} control no gain can be credited to the teacher."
-    return (
-        sentence
-        + {
-            1: " Its teacher beats the random teacher: what the teacher knows made a difference.",
-            0: " Its teacher cannot be told from a random one: no credit to its knowledge.",
-            -1: " Its teacher does worse than a random one: no credit to its knowledge.",
-        }[_effect(found[CONTROL])]
-    )
+    effects = {name: _effect(row) for name, row in found.items() if name != BASELINE}
+    return f"{sentence} {_credit(effects)}"
+
+
+def _credit(effects: dict[str, int]) -> str:
+    """Whether a gain may be credited to what the teacher knows, given the effect by control."""
+    if not effects:
+        return "Without a control no gain can be credited to the teacher."
+    by_effect = {
+        effect: " and ".join(name for name, found in effects.items() if found == effect)
+        for effect in (1, 0, -1)
+    }
+    if by_effect[1] and not (by_effect[0] or by_effect[-1]):
+        return f"It beats {by_effect[1]}: what the teacher knows made a difference."
+    parts = [
+        f"{words} {by_effect[effect]}"
+        for effect, words in (
+            (0, "cannot be told apart from"),
+            (-1, "does worse than"),
+            (1, "beats"),
+        )
+        if by_effect[effect]
+    ]
+    return f"It {', '.join(parts)}: no credit to the teacher's knowledge."
 
 
 def _effect(row: dict[Any, Any]) -> int:
@@ -167,8 +184,30 @@ def _effect(row: dict[Any, Any]) -> int:
     return -sign if row["measure"] in LOWER_IS_BETTER else sign
 
 
+def _test_split(results: Results, study_id: str) -> list[str]:
+    """How often the test split was read: whoever reads the figures has to know."""
+    found = readings(results)
+    found = found[found.study_id == study_id]
+    dates = [f"{moment:%Y-%m-%d}" for moment in found.started_at]
+    if found.empty:
+        read = results.metrics[results.metrics.study_id == study_id].split == "test"
+        text = "read, but nothing says when" if read.any() else "sealed: not read yet"
+    elif len(found) == 1:
+        models = found.models.iloc[0]
+        text = f"read once, on {dates[0]}, by {models} model{'' if models == 1 else 's'}"
+    else:
+        text = (
+            f"read {len(found)} times ({', '.join(dates)}): figures are those of the first reading"
+        )
+        text += " of each model"
+    if (found.state == "running").any():
+        text += "; the last reading is not finished"
+    return textwrap.wrap(f"Test split: {text}.", WIDTH)
+
+
 def _cost(results: Results, study_id: str) -> list[str]:
-    attempts = results.trials[results.trials.study_id == study_id]
+    attempts = without_seals(results.trials)
+    attempts = attempts[attempts.study_id == study_id]
     states = final_attempts(attempts).state.value_counts()
     counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
     text = f"Trials: {states.sum()} ({counts})"
@@ -177,7 +216,18 @@ def _cost(results: Results, study_id: str) -> list[str]:
     text += f"; worker time {_duration(attempts.worker_seconds.sum())}"
     if gpu := attempts.gpu_seconds.sum():
         text += f", GPU time {_duration(gpu)}"
-    return textwrap.wrap(f"{text}.", WIDTH)
+    lines = textwrap.wrap(f"{text}.", WIDTH)
+    for name, column in (("Worker", "worker_seconds"), ("GPU", "gpu_seconds")):
+        spent = attempts.groupby("state")[column].sum().sort_values(ascending=False)
+        if total := spent.sum():
+            parts = [
+                f"{state} {_duration(seconds)} ({seconds / total:.0%})"
+                for state, seconds in spent.items()
+                if seconds
+            ]
+            text = f"{name} time by how attempts ended: {', '.join(parts)}."
+            lines += textwrap.wrap(text, WIDTH)
+    return lines
 
 
 def _duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from dsgkd.errors import InputError
+from dsgkd.errors import InputError, StorageError
 from dsgkd.files import whole_file
 
 State = dict[str, Any]
@@ -26,7 +26,7 @@ def save_state(path: Path, state: State) -> None:
     """Write a nested state of dicts, lists, tuples, scalars and tensors to `path` atomically.
 
     Raises:
-        InputError: the disk is full or the folder cannot be written; no partial file is left.
+        StorageError: the disk is full or the folder cannot be written; no partial file is left.
     """
     tensors: dict[str, torch.Tensor] = {}
     skeleton = json.dumps(_pack(state, tensors))
@@ -36,7 +36,7 @@ def save_state(path: Path, state: State) -> None:
             save_file(tensors, temporary, metadata={"state": skeleton})
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or "the file could not be written"
-        raise InputError(str(path), reason, "free space or choose another --out") from error
+        raise StorageError(str(path), reason, "free space or choose another --out") from error
 
 
 def load_state(path: Path) -> State:

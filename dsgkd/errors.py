@@ -15,3 +15,7 @@ class InputError(Exception):
 
     def __str__(self) -> str:
         return " ".join(f"{self.where}: {self.what}: {self.remedy}".split())
+
+
+class StorageError(InputError):
+    """A place cannot be written. Whatever was writing is not at fault and can go on later."""

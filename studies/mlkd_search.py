@@ -31,13 +31,15 @@ from dsgkd.cli.flags import (
     store_config,
     store_flags,
 )
-from dsgkd.cli.session import ray_session, studies_folder
+from dsgkd.cli.session import ray_session, studies_folder, told_at_the_end
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
 from dsgkd.models.tiny import is_built_here
 from dsgkd.study.config import StudyConfig
+from dsgkd.study.hook import check_hook
 from dsgkd.study.space import SearchSpace
 from dsgkd.study.study import Study
+from dsgkd.study.trackers import trackers
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
 SPACE = SearchSpace(
@@ -59,13 +61,16 @@ SMALL_FIRST = replace(FIRST, encoder_lr=1e-3)
 def main() -> None:
     """Run the study and print what it found."""
     flags = parser().parse_args()
+    if flags.on_end:
+        check_hook(flags.on_end)
     config = study_config(flags)
-    study = Study(config)
+    study = Study(config, live=not flags.plain_lines)
     study.check()
     with ray_session(config):
         if flags.plan:
             return study.plan()
-        study.run()
+        with told_at_the_end(flags.on_end, study):
+            study.run(trackers(tuple(flags.track), config.folder, config.name, study.say))
     return report(config)
 
 

@@ -8,6 +8,7 @@ from dsgkd.cli.terminal import run_command
 
 COMMANDS = {
     "train": "train one student, distilled from a teacher or alone",
+    "rerun": "train a trial of a study again, and compare",
     "evaluate": "measure a trained student on labelled notes",
     "predict": "classify notes with a trained student",
     "status": "say how a study stands, while it runs or afterwards",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from dsgkd.errors import InputError
 from dsgkd.study.config import StudyConfig
+from dsgkd.study.hook import State, ending, tell
+from dsgkd.study.study import Study
 
 
 @contextmanager
@@ -40,6 +42,27 @@ def ray_session(config: StudyConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def told_at_the_end(target: str, study: Study) -> Iterator[None]:
+    """Run a command or call an address when a study ends, however it does.
+
+    Args:
+        target: a shell command or an http(s) address; empty: nobody is told.
+        study: the study.
+    """
+    state: State = "failed"
+    try:
+        yield
+        state = "stopped by budget" if study.outcome.limit else "complete"
+    except KeyboardInterrupt:
+        state = "interrupted"
+        raise
+    finally:
+        if target:
+            config = study.config
+            tell(target, ending(config.folder, config.name, state), study.say)
 
 
 def studies_folder(given: str) -> Path:

@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 from dsgkd.errors import InputError
@@ -32,6 +34,8 @@ def run_command(command: Callable[[], None]) -> NoReturn:
     """Run a command and exit: 0; 2 after one line for bad input; 130 when interrupted."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     sys.stdout.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
+    # What a scheduler sends before it takes a machine away: stop as for Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         command()
     except InputError as error:
@@ -43,3 +47,8 @@ def run_command(command: Callable[[], None]) -> NoReturn:
     except BrokenPipeError:
         sys.exit(1)
     sys.exit(0)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not cut off the tidying up
+    raise KeyboardInterrupt

@@ -22,15 +22,11 @@ from dsgkd.cli.flags import (
     store_config,
     store_flags,
 )
+from dsgkd.cli.training import check_new, epochs, keep_best, prepare
 from dsgkd.errors import InputError
-from dsgkd.models.student import StudentCard, save_student
-from dsgkd.models.tiny import build_missing
-from dsgkd.text.coverage import coverage
 from dsgkd.text.sources import SEALED
-from dsgkd.training.evaluation import predict, validation_threshold
-from dsgkd.training.loop import LAST, DivergedError, EpochResult, restore_best, train
-from dsgkd.training.metrics import measures
-from dsgkd.training.run import OpenRun, RunConfig, open_run, open_table, paper_preset
+from dsgkd.training.loop import LAST, EpochResult
+from dsgkd.training.run import RunConfig, paper_preset
 
 _SHORT = frozenset(
     {
@@ -82,28 +78,14 @@ def run(arguments: list[str]) -> None:
     config = override(paper_preset(base) if flags.preset == "paper" else base, flags)
     folder = Path(flags.out).expanduser().absolute()
     cache = Path(flags.cache).expanduser().absolute() if flags.cache else folder.parent / "cache"
-    _check_folder(folder, flags.resume)
-    open_table(config.data, config.world, cache, config.splits)
-    build_missing([student, *([] if flags.plain else teachers)], cache, print)
-    opened = open_run(config, cache, store_config(flags))
-    if opened.teacher:
-        print(opened.teacher.why)
-        print(f"words: {coverage(opened.notes, config.distillation.cs_max_len)}")
-    try:
-        for result in train(opened, folder):
-            print(_line(result))
-    except DivergedError as error:
-        raise InputError("training", str(error), "lower the learning rates") from error
-    _finish(opened, folder)
-
-
-def _check_folder(folder: Path, resume: bool) -> None:
-    if resume and not (folder / LAST).is_file():
+    if not flags.resume:
+        check_new(folder, "add --resume, or choose another --out")
+    elif not (folder / LAST).is_file():
         raise InputError(str(folder), "no run to resume", "leave out --resume")
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            str(folder), "not an empty folder", "add --resume, or choose another --out"
-        )
+    opened = prepare(config, cache, store_config(flags))
+    for result in epochs(opened, folder):
+        print(_line(result))
+    keep_best(opened, folder)
 
 
 def _line(result: EpochResult) -> str:
@@ -118,21 +100,3 @@ def _line(result: EpochResult) -> str:
         f"epoch {result.epoch:>3}  train {terms}  |  validation {measured}  |  "
         f"{result.examples_per_second:,.0f} notes/s{best}"
     )
-
-
-def _finish(opened: OpenRun, folder: Path) -> None:
-    restore_best(opened, folder)
-    validation = opened.notes.split("validation")
-    probability = predict(opened, validation)
-    threshold = validation_threshold(opened, validation.labels, probability)
-    card = StudentCard(
-        opened.label_names,
-        opened.config.student.head,
-        opened.config.max_length,
-        threshold,
-        "mlkd" if opened.teacher else "plain",
-        measures(validation.labels, probability, threshold),
-    )
-    save_student(folder / "model", opened.distiller.student, opened.tokenizer, card)
-    print(f"best student: {folder / 'model'}")
-    print(f"next: dsgkd evaluate --model {folder / 'model'} --split-name test")

@@ -6,6 +6,7 @@ test split with the weights that confirmation left. Until then no trial opens th
 are the splits that a study reads.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,6 +36,15 @@ def confirmation(config: StudyConfig, search: Search) -> Iterator[Planned]:
                 number = candidate.trial_id.rsplit("-", 1)[1]
                 run = replace(candidate.run, seed=config.seed + FIRST_SEED + index)
                 yield stage, method, f"confirm-{method}-{number}-{index:03d}", run
+
+
+def runs_by_searched_method(config: StudyConfig) -> Counter[str]:
+    """Return how many runs of confirmation cost as much as a whole search trial of each method."""
+    runs: Counter[str] = Counter()
+    for method in config.arms:
+        searched_as = method if method in config.searched else MLKD
+        runs[searched_as] += config.confirmation.top * config.confirmation.seeds
+    return runs
 
 
 def winners(config: StudyConfig, search: Search) -> dict[str, list[Candidate]]:

@@ -20,6 +20,7 @@ from ray.exceptions import ActorDiedError, NodeDiedError, RayActorError
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
+from dsgkd.errors import StorageError
 from dsgkd.study.trial import Report, TrialSpec
 
 WORKER_DEATHS = 5
@@ -53,6 +54,10 @@ class Stage:
     name: str
     next_spec: Callable[[], TrialSpec | None]
     """Returns the next trial; None: there is none left."""
+    total: int = 0
+    """Trials of the stage."""
+    done: int = 0
+    """Of them, those that were finished before."""
     listeners: Sequence[Listener] = ()
     """Are told what happens, in this order."""
     should_stop: Callable[[TrialSpec], bool] = lambda spec: False
@@ -122,9 +127,16 @@ class Dispatcher(Callback):
             listener.started(spec)
 
     def report(self, spec: TrialSpec, report: Report) -> bool:
-        """Pass a report on; return whether the trial is to be stopped."""
+        """Pass a report on; return whether the trial is to be stopped.
+
+        Raises:
+            StorageError: the trial could not write; the study stops, to be resumed.
+        """
         if spec.trial_id not in self._started:
             return True  # it ended before
+        if "unwritable" in report:
+            self._end(spec, "preempted", "its folder could not be written")
+            raise StorageError(*report["unwritable"])
         report = report | self._cost(spec)
         self._last[spec.trial_id] = report
         if report["epoch"] > spec.known_epochs:

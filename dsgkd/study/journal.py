@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
-from dsgkd.errors import InputError
+from dsgkd.errors import StorageError
 
 
 class Journal(BaseJournalBackend):
@@ -38,7 +38,7 @@ class Journal(BaseJournalBackend):
         """Append entries, one a line.
 
         Raises:
-            InputError: the disk is full, or the file cannot be written.
+            StorageError: the disk is full, or the file cannot be written.
         """
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         try:
@@ -65,7 +65,7 @@ def _mend(path: Path) -> None:
             file.truncate(content.rfind(b"\n") + 1)
 
 
-def _unwritable(path: Path, error: OSError) -> InputError:
+def _unwritable(path: Path, error: OSError) -> StorageError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     what = "no space left on the disk" if full else f"cannot be written ({error.strerror})"
-    return InputError(str(path), what, "free some, then go on with --resume")
+    return StorageError(str(path), what, "free some, then go on with --resume")

@@ -68,6 +68,14 @@ class Record:
         self.read()
         close_lost(self.ledger, self.past)
         self.read()
+        self.ledger.seal(
+            *(
+                f"{trial.trial_id}-{attempt}"
+                for trial in self.past.values()
+                for attempt in range(1, trial.attempts + 1)
+                if trial.method  # a seal that was broken can still be open
+            )
+        )
 
     def extend(self) -> None:
         """Write down what the study is asked now, where it was asked for something else before."""

@@ -69,6 +69,7 @@ class Recorder:
             "ended_at": datetime.now(UTC),
         }
         self._write_trial(spec)
+        self._ledger.seal(f"{spec.trial_id}-{spec.attempt}")
         del self._trials[spec.trial_id], self._metrics[spec.trial_id]
 
     def _write_trial(self, spec: TrialSpec) -> None:

@@ -11,7 +11,7 @@ study that was interrupted in any way goes on from there, and one that is finish
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,16 +22,24 @@ from filelock import FileLock, Timeout
 from dsgkd.configuration import from_plain
 from dsgkd.distillation.distiller import TeacherStore
 from dsgkd.errors import InputError
-from dsgkd.study.arms import MLKD, RANDOM_TEACHER
+from dsgkd.study.arms import RANDOM_TEACHER
+from dsgkd.study.board import lines_of
 from dsgkd.study.budget import Meter, Reserve
 from dsgkd.study.config import StudyConfig
-from dsgkd.study.confirmation import Planned, Seal, confirmation, confirmed_name, readable
+from dsgkd.study.confirmation import (
+    Planned,
+    Seal,
+    confirmation,
+    confirmed_name,
+    readable,
+    runs_by_searched_method,
+)
 from dsgkd.study.confirmation import test_name as name_of_test
 from dsgkd.study.events import Listener, Stage
 from dsgkd.study.forecast import say_cost, say_replays
 from dsgkd.study.objectives import Constraint
 from dsgkd.study.prepare import build_models, check_models, depths, prepare_notes
-from dsgkd.study.progress import Progress
+from dsgkd.study.progress import StageInfo, progress
 from dsgkd.study.record import Record
 from dsgkd.study.recorder import Recorder
 from dsgkd.study.runner import run_trials, slots
@@ -61,7 +69,7 @@ class Study:
     Args:
         config: the study.
         say: takes lines for people.
-        listeners: are told of every trial, beside the ledger, the search and the terminal.
+        live: show a table of the trials, where standard output is a terminal.
         steps: what a trial does.
     """
 
@@ -69,15 +77,15 @@ class Study:
         self,
         config: StudyConfig,
         say: Say = print,
-        listeners: tuple[Listener, ...] = (),
+        live: bool = False,
         steps: Steps = trial_steps,
     ) -> None:
         # The test split is not read by anything before its stage.
         sealed = replace(config.run, splits=SEALED)
         self.config = replace(config, run=sealed)
-        self.say, self._listeners, self._steps = say, listeners, steps
+        self.say, self._live, self._steps = say, live, steps
+        self.outcome = Outcome()
         self._record = Record(self.config)
-        self.ledger = self._record.ledger
         self._meter = Meter(config.budget)
 
     def check(self) -> None:
@@ -92,15 +100,19 @@ class Study:
         check_models(config.models, config.cache)
         self.say(f"{notes.name}: {_describe(notes)}")
 
-    def run(self) -> Outcome:
+    def run(self, listeners: Sequence[Listener] = ()) -> Outcome:
         """Run the study to its end; Ray must be initialised.
+
+        Args:
+            listeners: are told of every trial, after the ledger, the search and the terminal.
 
         Raises:
             InputError: something the user gave cannot be used, or the study runs elsewhere.
             KeyboardInterrupt: the user stopped it; the ledger is whole and it can be resumed.
         """
         with self._alone():
-            return self._run()
+            self._run(listeners)
+        return self.outcome
 
     def plan(self) -> None:
         """Train nothing; say what the study will cost and, where it was begun, what its trials
@@ -114,14 +126,14 @@ class Study:
         run = self._choose_teachers(run, plans, concurrent)
         say_cost(self.config, run, plans, concurrent, self.say)
         if self._record.exists():
-            say_replays(self.config, self.ledger, self.say)
+            say_replays(self.config, self._record.ledger, self.say)
 
-    def _run(self) -> Outcome:
+    def _run(self, listeners: Sequence[Listener]) -> None:
         config, record = self.config, self._record
         begun = record.exists()
         if begun:
             record.resume(self._notes())
-            self._meter = Meter(config.budget, self.ledger.read("trials").to_pylist())
+            self._meter = Meter(config.budget, self._record.ledger.read("trials").to_pylist())
             done = sum(trial.finished for trial in record.past.values() if trial.method)
             self.say(f"resuming: {done} trials are finished")
         run, layers, concurrent = self._prepare()
@@ -136,16 +148,15 @@ class Study:
         if run.distillation.teacher_store == "stored":
             for one in plans:
                 store_teacher(one, config.cluster.resources, concurrent, self.say)
-        outcome, cluster = Outcome(), config.cluster
+        cluster = config.cluster
         run_trials(
-            self._stages(self._search(run, layers), outcome, concurrent),
+            self._stages(self._search(run, layers), concurrent, listeners),
             cluster.workers_per_trial,
             cluster.resources,
             concurrent,
             config.folder / "tune",
             self._steps,
         )
-        return outcome
 
     def _notes(self) -> Notes:
         run = self.config.run
@@ -269,24 +280,47 @@ class Study:
         )
 
     def _stages(
-        self, search: Search, outcome: Outcome, concurrent: int
+        self, search: Search, concurrent: int, listeners: Sequence[Listener]
     ) -> Generator[Stage, None, None]:
         """Yield the stages; what stands after a `yield` happens when that stage is over."""
-        yield from self._stage(self._search_stage(search, concurrent), outcome)
+        yield from self._followed(self._search_stage(search, concurrent), listeners)
         planned = list(confirmation(self.config, search))
         confirmed = {method for _, method, _, _ in planned}
         for method in self.config.arms:
             if method not in confirmed:
                 self.say(f"WARNING: no search trial of {method} was completed; it is left out")
-        outcome.limit = None  # a part of the budget was kept for what follows
-        yield from self._stage(self._planned_stage("confirm", planned), outcome)
-        if self.config.test and not outcome.limit:
-            yield from self._test_stage(outcome)
+        self.outcome.limit = None  # a part of the budget was kept for what follows
+        yield from self._followed(self._planned_stage("confirm", planned), listeners)
+        if self.config.test and not self.outcome.limit:
+            yield from self._test_stage(listeners)
 
-    def _stage(self, stage: Stage, outcome: Outcome) -> Generator[Stage, None, None]:
-        yield stage
+    def _followed(
+        self, stage: Stage, listeners: Sequence[Listener]
+    ) -> Generator[Stage, None, None]:
+        """Yield a stage with everybody who follows its trials."""
+        config, spent = self.config, self._meter.spent()
+        kept = [config.run.selection.objective, *config.search.objectives]
+        kept += [Constraint.parse(text).name for text in config.search.constraints]
+        rows = [t.row for t in self._record.past.values() if _stage_of(t.stage) == stage.name]
+        info = StageInfo(
+            study=config.name,
+            stage=stage.name,
+            total=stage.total,
+            done=stage.done,
+            measure=config.run.selection.objective,
+            epochs=config.run.optimisation.epochs,
+            price_per_gpu_hour=config.budget.price_per_gpu_hour,
+            worker_hours=spent.worker_hours,
+            gpu_hours=spent.gpu_hours,
+            earlier=lines_of(row for row in rows if row["method"]),
+        )
+        with progress(info, self.say, self._live) as shown:
+            # The ledger first: whatever is decided on a report, the report is there.
+            recorder = Recorder(self._record.ledger, kept)
+            stage.listeners = (recorder, *stage.listeners, self._meter, shown, *listeners)
+            yield stage
         if stage.limit:
-            outcome.limit = stage.limit
+            self.outcome.limit = stage.limit
             self.say(f"{stage.name}: stopped at {stage.limit}; raise it and go on with --resume")
 
     def _search_stage(self, search: Search, concurrent: int) -> Stage:
@@ -300,36 +334,39 @@ class Study:
             return None
 
         done = sum(t.finished for t in self._record.past.values() if t.stage == "search")
-        total = max(self.config.search.trials, done)
-        reserve = self._reserve(concurrent)
-        stage = self._new_stage("search", total, done, next_spec, search, reserve)
-        stage.should_stop = search.should_stop
-        stage.exceeded = lambda: self._meter.exceeded(reserve.expected())
-        return stage
-
-    def _reserve(self, concurrent: int) -> Reserve:
-        """Say what is kept of the budget so that what is searched can also be confirmed."""
-        config, runs = self.config, Counter[str]()
-        for method in config.arms:
-            searched_as = method if method in config.searched else MLKD
-            runs[searched_as] += config.confirmation.top * config.confirmation.seeds
-        return Reserve(runs, self._record.past.values(), concurrent)
+        # Kept of the budget, so that what is searched can also be confirmed.
+        runs, past = runs_by_searched_method(self.config), self._record.past.values()
+        reserve = Reserve(runs, past, concurrent)
+        return Stage(
+            "search",
+            next_spec,
+            max(self.config.search.trials, done),
+            done,
+            (search, reserve),
+            search.should_stop,
+            lambda: self._meter.exceeded(reserve.expected()),
+        )
 
     def _end_cut_off(self, search: Search, spec: TrialSpec) -> None:
         """End a trial that was about to be stopped when the study was cut off."""
         row = self._record.past[spec.trial_id].row | {
+            "attempt": spec.attempt,
             "state": "pruned",
             "reason": "below the others when the study was cut off",
+            "started_at": datetime.now(UTC),
+            "ended_at": datetime.now(UTC),
+            "worker_seconds": 0.0,
+            "gpu_seconds": 0.0,
         }
-        self.ledger.write("trials", [row], f"{spec.trial_id}-{row['attempt']}")
+        self._record.ledger.write("trials", [row], f"{spec.trial_id}-{spec.attempt}")
         report = {"worker_seconds": 0.0, "score": None}
         search.ended(spec, report, "pruned", row["reason"])
 
-    def _test_stage(self, outcome: Outcome) -> Generator[Stage, None, None]:
+    def _test_stage(self, listeners: Sequence[Listener]) -> Generator[Stage, None, None]:
         """Break the seal, and read the test split with what was confirmed."""
         self._record.read()
-        past = self._record.past
-        seal = Seal(self.ledger, self._record.study_id, past)
+        past, outcome = self._record.past, self.outcome
+        seal = Seal(self._record.ledger, self._record.study_id, past)
         again = seal.opened or datetime.now(UTC) if self.config.test == "again" else None
         waiting = readable(past, again)
         outcome.tested = not waiting
@@ -348,7 +385,7 @@ class Study:
             # The study may have been moved since, and its notes with it.
             run = replace(run, data=data, world=world, splits=SPLITS)
             planned.append(("test", trial.method, name_of_test(trial.trial_id), run))
-        yield from self._stage(self._planned_stage("test", planned, again=True), outcome)
+        yield from self._followed(self._planned_stage("test", planned, again=True), listeners)
         if not outcome.limit:
             seal.close(len(waiting), notes.fingerprint)
             outcome.tested = True
@@ -356,27 +393,12 @@ class Study:
     def _planned_stage(self, name: str, planned: list[Planned], again: bool = False) -> Stage:
         specs = [self._spec(*one) for one in planned]
         todo = [spec for spec in specs if again or not self._record.is_done(spec.trial_id)]
-        waiting = iter(todo)
-        done = len(specs) - len(todo)
-        return self._new_stage(name, len(specs), done, lambda: next(waiting, None))
-
-    def _new_stage(
-        self,
-        name: str,
-        total: int,
-        done: int,
-        next_spec: Callable[[], TrialSpec | None],
-        *listeners: Listener,
-    ) -> Stage:
-        config = self.config
-        kept = [config.run.selection.objective, *config.search.objectives]
-        kept += [Constraint.parse(text).name for text in config.search.constraints]
-        progress = Progress(name, total, done, config.run.selection.objective, self.say)
+        waiting, done = iter(todo), len(specs) - len(todo)
         return Stage(
             name,
-            next_spec,
-            # The ledger first: whatever is decided on a report, the report is there.
-            (Recorder(self.ledger, kept), *listeners, self._meter, progress, *self._listeners),
+            lambda: next(waiting, None),
+            len(specs),
+            done,
             exceeded=self._meter.exceeded,
         )
 
@@ -403,6 +425,11 @@ class Study:
             cpus_per_worker=cluster.cpus_per_worker,
             gpus_per_worker=cluster.gpus_per_worker,
         )
+
+
+def _stage_of(kind: str) -> str:
+    """Return the stage in which a kind of trial runs: controls are confirmed as well."""
+    return "confirm" if kind == "control" else kind
 
 
 def _describe(notes: Notes) -> str:

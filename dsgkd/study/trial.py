@@ -22,7 +22,7 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from dsgkd.distillation.store.depot import StoreConfig
-from dsgkd.errors import InputError
+from dsgkd.errors import InputError, StorageError
 from dsgkd.models.student import StudentCard, save_student
 from dsgkd.study.ledger import Ledger
 from dsgkd.text.encoding import EncodedNotes
@@ -76,7 +76,8 @@ def trial_steps(spec: TrialSpec) -> Iterator[Report]:
     """Train, or in the test stage predict; yield one report an epoch, the last with `done` set.
 
     An error of ours or of the input ends the trial with a report of `failure`; it is not raised,
-    because raising is how Tune sees a lost worker, and lost workers are started again.
+    because raising is how Tune sees a lost worker, and lost workers are started again. Where a
+    place cannot be written the trial is not at fault: that is a report of `unwritable`.
     """
     workers = Workers.current()
     try:
@@ -89,7 +90,8 @@ def trial_steps(spec: TrialSpec) -> Iterator[Report]:
             yield _test(spec, workers)
         else:
             yield from _train(open_run(spec.run, Path(spec.cache), spec.store), spec, workers)
-            shutil.rmtree(Path(spec.folder) / OWN_TEACHER, ignore_errors=True)
+    except StorageError as error:
+        yield _failure(str(error)) | {"unwritable": error.args}
     except (InputError, DivergedError) as error:
         yield _failure(str(error))
     except Exception as error:
@@ -113,6 +115,8 @@ def _train(run: OpenRun, spec: TrialSpec, workers: Workers) -> Iterator[Report]:
         }
         if result.finished:
             report["tested"] = _finish(run, spec, folder, workers)
+            # Before the last report, because nobody asks for anything after it.
+            shutil.rmtree(folder / OWN_TEACHER, ignore_errors=True)
         yield report | _peaks()
 
 

@@ -22,11 +22,13 @@ from dsgkd.checkpoint import (
     save_state,
     seed_everything,
 )
+from dsgkd.configuration import from_plain
 from dsgkd.errors import InputError
 from dsgkd.models.student import encoder_of
 from dsgkd.models.taps import WordStates
 from dsgkd.text.batches import Batch, steps_per_epoch, training_batches
 from dsgkd.text.encoding import EncodedNotes
+from dsgkd.text.sources import SEALED
 from dsgkd.training.evaluation import predict, validation_threshold
 from dsgkd.training.feed import feed
 from dsgkd.training.metrics import improvement, measures
@@ -310,7 +312,7 @@ def _resume(
 ) -> Progress:
     state = load_state(folder / LAST)
     for name, stored, own in (
-        ("settings", _deciding(state["config"]), _deciding(asdict(run.config))),
+        ("settings", _deciding(from_plain(RunConfig, state["config"])), _deciding(run.config)),
         ("notes", state.get("fingerprint"), run.fingerprint),
     ):
         if stored != own:
@@ -324,10 +326,9 @@ def _resume(
     return Progress(**state["progress"])
 
 
-def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+def _deciding(config: RunConfig) -> RunConfig:
     """Return the settings without those that may differ between machines and stages.
 
-    Where the notes lie, and whether those of other splits can be read as well.
+    Where the notes lie, and which splits are read besides those that a run needs.
     """
-    data = {name: value for name, value in config["data"].items() if name != "path"}
-    return {name: value for name, value in config.items() if name != "splits"} | {"data": data}
+    return replace(config, data=replace(config.data, path=""), splits=SEALED)

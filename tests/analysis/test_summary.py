@@ -1,12 +1,13 @@
 """Are the best configurations, the comparison and the paired differences the right ones?"""
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from small_study import LEVEL, SEEDS, World
+from small_study import LEVEL, SEEDS, START, World
 
 import analysis
 from analysis import summary
@@ -44,6 +45,7 @@ def test_the_objective_is_read_from_the_configuration(tmp_path: Path) -> None:
 
 def test_validation_is_measured_at_the_best_epoch_and_not_at_the_last(world: World) -> None:
     world.trial("plain", "confirm", 0.8, best_epoch=1)
+    world.test()
     row = analysis.confirmed(world.results()).iloc[0]
     assert row.validation_auroc == pytest.approx(0.8 - 2 * 0.05)
     assert row.test_auroc == pytest.approx(0.79)
@@ -63,42 +65,95 @@ def test_the_best_epoch_may_lie_in_an_earlier_attempt(world: World) -> None:
     assert analysis.confirmed(world.results()).validation_auroc.tolist() == pytest.approx([0.8])
 
 
-def test_a_test_split_that_is_read_again_counts_with_its_first_reading(world: World) -> None:
-    world.trial("plain", "confirm", 0.8)
-    world.trial("plain", "test", 0.9)
+@pytest.mark.parametrize("second", ["complete", "preempted", "running"])
+def test_a_test_split_that_is_read_again_counts_with_its_first_reading(
+    world: World, second: str
+) -> None:
+    world.trial("plain", "confirm", 0.8, seed=1)
+    world.test()
+    world.trial("plain", "confirm", 0.9, seed=2)
+    world.test(second, START + timedelta(days=2), again=True, change=-0.5)
     runs = analysis.confirmed(world.results())
-    assert runs.test_auroc.tolist() == pytest.approx([0.79])
+    assert runs.seed.tolist() == [1, 2]
+    read = [0.79, 0.4] if second == "complete" else [0.79, np.nan]
+    assert runs.test_auroc.tolist() == pytest.approx(read, nan_ok=True)
 
 
-def test_a_reading_of_the_test_split_in_a_trial_of_its_own_joins_its_run(world: World) -> None:
-    trial = world.trial("plain", "confirm", 0.8)
-    key = {"study_id": "first", "trial_id": trial, "attempt": 0}
-    world.ledger.write(
-        "metrics", [{**key, "epoch": 3, "split": "validation", "auroc": 0.8}], f"{trial}-0"
-    )
-    world.trial("plain", "test", 0.77, best_epoch=None, objective=None)
+def test_a_reading_of_the_test_split_joins_the_run_whose_weights_it_used(world: World) -> None:
+    for seed in (1, 2, 3):
+        world.trial("plain", "confirm", 0.8 + seed / 100, seed=seed)
+    world.test()
     runs = analysis.confirmed(world.results())
-    assert runs.validation_auroc.tolist() == [0.8]
-    assert runs.test_auroc.tolist() == pytest.approx([0.76])
+    assert runs.validation_auroc.tolist() == pytest.approx([0.81, 0.82, 0.83])
+    assert runs.test_auroc.tolist() == pytest.approx([0.80, 0.81, 0.82])
+    assert runs.trial_id.str.startswith("confirm-plain-001-").all()
+
+
+def test_a_broken_seal_is_no_trial(study: World) -> None:
+    results = study.results()
+    assert "seal-001" in set(results.trials.trial_id)
+    assert "seal-001" not in set(summary.final_attempts(results.trials).trial_id)
+    assert len(summary.without_seals(results.trials)) == len(results.trials) - 1
+    assert analysis.confirmed(results).method.notna().all()
+
+
+def test_every_reading_of_the_test_split_is_told_with_its_models(world: World) -> None:
+    assert summary.readings(world.results()).empty
+    for seed in (1, 2):
+        world.trial("plain", "confirm", 0.8, seed=seed)
+    assert summary.readings(world.results()).empty
+    world.test()
+    world.trial("plain", "confirm", 0.8, seed=3)
+    world.test(begun=START + timedelta(days=2))
+    world.test("running", START + timedelta(days=3), again=True)
+    found = summary.readings(world.results())
+    assert found.trial_id.tolist() == ["seal-001", "seal-002", "seal-003"]
+    assert found.models.tolist() == [2, 1, 0]
+    assert found.state.tolist() == ["complete", "complete", "running"]
+    assert found.started_at.dt.day.tolist() == [2, 3, 4]
 
 
 def test_of_several_confirmed_configurations_validation_chooses(world: World) -> None:
     for seed in (1, 2):
-        world.trial("mlkd", "confirm", 0.80, seed=seed, alpha=1.0)
-        better = world.trial("mlkd", "confirm", 0.85, seed=seed, alpha=2.0)
-        key = {"study_id": "first", "trial_id": better, "attempt": 0, "epoch": 3}
-        world.ledger.write(
-            "metrics",
-            [
-                {**key, "split": "validation", "auroc": 0.85},
-                {**key, "split": "test", "auroc": 0.10},
-            ],
-            f"{better}-0",
-        )
-    found = analysis.compare(world.results()).iloc[0]
-    assert found.seeds == 2
-    assert found.validation_auroc_mean == pytest.approx(0.85)
-    assert found.test_auroc_mean == pytest.approx(0.10)
+        world.trial("mlkd", "confirm", 0.80, configuration=3, seed=seed)
+        # As good a configuration as any, but for a value that has no column of its own.
+        world.trial("mlkd", "confirm", 0.85, configuration=7, seed=seed)
+    world.test()
+    found = analysis.confirmed(world.results())
+    assert found.validation_auroc.tolist() == pytest.approx([0.85, 0.85])
+    assert found.test_auroc.tolist() == pytest.approx([0.84, 0.84])
+    assert analysis.compare(world.results()).seeds.tolist() == [2]
+
+
+def test_what_the_test_split_says_chooses_nothing(world: World) -> None:
+    for seed in (1, 2):
+        world.trial("mlkd", "confirm", 0.85, configuration=1, seed=seed)
+    world.test(change=-0.5)
+    for seed in (1, 2):
+        world.trial("mlkd", "confirm", 0.80, configuration=2, seed=seed)
+    world.test(begun=START + timedelta(days=2), change=+0.1)
+    assert analysis.compare(world.results()).test_auroc_mean.tolist() == pytest.approx([0.35])
+
+
+def test_every_method_of_stage_control_is_a_control(world: World) -> None:
+    levels = {"plain": 0.8, "mlkd": 0.83, "shuffled-words": 0.81, "a-new-one": 0.82}
+    world.confirm(levels=levels)
+    results = world.results()
+    assert summary.controls(results) == ["a-new-one", "shuffled-words"]
+    assert analysis.compare(results).method.tolist() == [
+        "plain",
+        "mlkd",
+        "a-new-one",
+        "shuffled-words",
+    ]
+    found = analysis.differences(results)
+    assert list(zip(found.method, found.against)) == [
+        ("mlkd", "plain"),
+        ("a-new-one", "plain"),
+        ("shuffled-words", "plain"),
+        ("mlkd", "a-new-one"),
+        ("mlkd", "shuffled-words"),
+    ]
 
 
 def test_compare_gives_mean_and_deviation_over_seeds_and_puts_the_control_last(

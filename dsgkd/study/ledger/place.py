@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 from pyarrow.fs import SubTreeFileSystem as SubTree
 
-from dsgkd.errors import InputError
+from dsgkd.errors import InputError, StorageError
 
 T = TypeVar("T")
 
@@ -174,7 +174,7 @@ def _write_local(folder: str, target: str, hidden: str, data: pa.Buffer) -> None
         os.close(descriptor)
 
 
-def _unwritable(path: str, error: OSError) -> InputError:
+def _unwritable(path: str, error: OSError) -> StorageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what, remedy = "no space left on the disk", "free some, or choose another place with --out"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -182,4 +182,4 @@ def _unwritable(path: str, error: OSError) -> InputError:
     else:
         what = f"cannot be written ({error.strerror or str(error)[:200]})"
         remedy = "choose another place with --out"
-    return InputError(path, what, remedy)
+    return StorageError(path, what, remedy)

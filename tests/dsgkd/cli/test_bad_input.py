@@ -57,7 +57,7 @@ def one_class(folder):
 
 def unseen_label(folder):
     table = frame()
-    table.loc[table["split"] == "test", "label"] = 7
+    table.loc[table["split"] == "validation", "label"] = 7
     return written(folder, table)
 
 

@@ -190,8 +190,9 @@ def test_a_preempted_trial_stays_open_and_is_told_later(lab):
     spec = lab.ask()
     lab.end(spec, lab.report(spec, 1, 0.9), "preempted")
     assert lab.optuna(MLKD).trials[0].state.name == "RUNNING"
-    lab.recorder.started(replace(spec, attempt=2, known_epochs=1))
-    lab.end(spec, lab.report(spec, 2, 0.8))
+    again = replace(spec, attempt=2, known_epochs=1)
+    lab.recorder.started(again)
+    lab.end(again, lab.report(again, 2, 0.8))
     (trial,) = lab.optuna(MLKD).trials
     assert (trial.state.name, trial.intermediate_values) == ("COMPLETE", {1: 0.9, 2: 0.8})
 

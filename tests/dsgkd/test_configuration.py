@@ -1,0 +1,154 @@
+"""Does every configuration come back whole, and is one that does not fit refused in one line?"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dsgkd.configuration import from_plain
+from dsgkd.errors import InputError
+from dsgkd.models.pretraining import PretrainingConfig
+from dsgkd.study.config import StudyConfig
+from dsgkd.training.run import RunConfig, paper_preset
+
+
+@dataclass(frozen=True)
+class Leaf:
+    number: int = 1
+    share: float = 0.5
+    on: bool = False
+    name: str = ""
+    kind: Literal["a", "b", 3] = "a"
+    maybe: str | None = None
+    either: int | str = 0
+    where: Path = Path("x")
+    many: tuple[float, ...] = ()
+    pair: tuple[int, str] = (1, "x")
+    table: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tree:
+    leaf: Leaf
+    leaves: tuple[Leaf, ...] = ()
+    perhaps: Leaf | None = None
+    anything: Any = None
+
+
+def through_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+paths = st.text("abc/.", min_size=1).map(Path)
+floats = st.floats(allow_nan=False)
+leaves = st.builds(
+    Leaf,
+    share=floats,
+    where=paths,
+    many=st.lists(floats).map(tuple),
+    table=st.dictionaries(st.text(), st.lists(st.integers()).map(tuple)),
+)
+
+
+@given(
+    st.builds(
+        Tree, leaves, st.lists(leaves, max_size=3).map(tuple), st.none() | leaves, st.integers()
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_a_tree_of_any_kind_comes_back(tree):
+    assert from_plain(Tree, asdict(tree)) == tree
+    assert from_plain(Tree, through_json(asdict(tree))) == tree
+
+
+def _other(kind: Any, value: Any) -> list[Any]:
+    """Values of a field besides its own, some of which its dataclass may refuse."""
+    if get_origin(kind) is Literal:
+        return [choice for choice in get_args(kind) if choice != value]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int | float):
+        return [value + 1, value * 2, value / 2 if isinstance(value, float) else value + 7]
+    if isinstance(value, tuple):
+        any_length = get_args(kind)[-1] is Ellipsis
+        return [value[:1], value[1:], value[::-1]] if any_length else [value[:1] * len(value)]
+    if value is None:
+        return ["given"]
+    return ["given"] if isinstance(value, str) else []
+
+
+def _variants(config: Any) -> list[Any]:
+    """Return the configuration with each of its fields changed, at any depth."""
+    hints, found = get_type_hints(type(config)), []
+    for each in fields(config):
+        value = getattr(config, each.name)
+        nested = is_dataclass(value) and not isinstance(value, type)
+        for other in _variants(value) if nested else _other(hints[each.name], value):
+            try:
+                found.append(replace(config, **{each.name: other}))
+            except InputError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize(
+    "config",
+    [RunConfig(), paper_preset(RunConfig()), PretrainingConfig(), StudyConfig("name", Path("out"))],
+    ids=["run", "paper", "pretraining", "study"],
+)
+def test_every_field_of_every_configuration_comes_back(config):
+    variants = [config, *_variants(config)]
+    assert len(variants) > len(fields(config))
+    for one in variants:
+        assert from_plain(type(config), asdict(one)) == one
+        back = from_plain(type(config), through_json(asdict(one)))
+        assert back == one
+        assert asdict(back) == asdict(one)
+
+
+def test_whole_numbers_are_floats_where_floats_are_wanted():
+    share = from_plain(Leaf, {"share": 3}).share
+    assert (share, type(share)) == (3.0, float)
+
+
+def test_fields_that_an_older_version_did_not_know_get_their_defaults():
+    plain = asdict(RunConfig(seed=5))
+    del plain["splits"], plain["distillation"]["shuffled"]
+    assert from_plain(RunConfig, plain) == RunConfig(seed=5)
+
+
+@pytest.mark.parametrize(
+    ("plain", "where"),
+    [
+        ({"leaf": {"number": "1"}}, "leaf.number"),
+        ({"leaf": {"number": True}}, "leaf.number"),
+        ({"leaf": {"number": 1.5}}, "leaf.number"),
+        ({"leaf": {"on": 1}}, "leaf.on"),
+        ({"leaf": {"name": None}}, "leaf.name"),
+        ({"leaf": {"kind": "c"}}, "leaf.kind"),
+        ({"leaf": {"kind": True}}, "leaf.kind"),
+        ({"leaf": {"maybe": 1}}, "leaf.maybe"),
+        ({"leaf": {"many": 1.0}}, "leaf.many"),
+        ({"leaf": {"many": [1.0, "x"]}}, r"leaf.many\[1\]"),
+        ({"leaf": {"pair": [1]}}, "leaf.pair"),
+        ({"leaf": {"table": []}}, "leaf.table"),
+        ({"leaf": {"table": {"a": [None]}}}, r"leaf.table.a\[0\]"),
+        ({"leaf": []}, "leaf: list is no group of fields"),
+        ({"leaf": {}, "leaves": [{"new": 1}]}, r"leaves\[0\].new: this version of dsgkd knows no"),
+        ({}, "a field of Tree is missing"),
+        ([], "configuration"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_its_value_is_not_shown(plain, where):
+    with pytest.raises(InputError, match=f"^{where}" if plain else where):
+        from_plain(Tree, plain)
+
+
+def test_values_that_make_no_sense_are_refused_as_ever():
+    with pytest.raises(InputError, match="epochs: 0 is too small"):
+        from_plain(RunConfig, {"optimisation": {"epochs": 0}})
