@@ -37,6 +37,7 @@ def make_spec(
         "cache": "/studies/cache",
         "store": StoreConfig(),
         "ledger": "/studies/one/ledger",
+        "scratch": "/studies/one/tune",
         "keep_model": False,
     }
     return TrialSpec(**settings | changes)

@@ -14,7 +14,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Protocol, TypeVar, cast
 
 from ray.exceptions import ActorDiedError, NodeDiedError, RayActorError
 from ray.tune import Callback
@@ -68,6 +69,23 @@ class Stage:
     """The limit that was reached; noted by the dispatcher."""
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _noting_errors(method: Method) -> Method:
+    """Keep what a method raises in `error`: Tune wraps it into an error of its own."""
+
+    @wraps(method)
+    def noted(self: "Dispatcher", *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return method(self, *arguments, **keywords)
+        except BaseException as error:
+            self.error = self.error or error
+            raise
+
+    return cast(Method, noted)
+
+
 class Dispatcher(Callback):
     """Hands out trials, turns Tune's callbacks into events, and decides who is stopped.
 
@@ -88,11 +106,14 @@ class Dispatcher(Callback):
         self._deaths: Counter[str] = Counter()
         self.exhausted = False
         """No stage is left."""
+        self.error: BaseException | None = None
+        """What the study, its ledger or its search raised first."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune writes itself down to be restored; a study is restored from its ledger."""
         return {}
 
+    @_noting_errors
     def hand_out(self) -> TrialSpec | None:
         """Return the next trial to run; None: nothing now, perhaps later."""
         while not self.exhausted:
@@ -117,6 +138,7 @@ class Dispatcher(Callback):
     def _look_at_limits(self) -> None:
         self._stage.limit = self._stage.limit or self._stage.exceeded()
 
+    @_noting_errors
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
@@ -126,6 +148,7 @@ class Dispatcher(Callback):
         for listener in self._stage.listeners:
             listener.started(spec)
 
+    @_noting_errors
     def report(self, spec: TrialSpec, report: Report) -> bool:
         """Pass a report on; return whether the trial is to be stopped.
 
@@ -158,6 +181,7 @@ class Dispatcher(Callback):
             return True
         return False
 
+    @_noting_errors
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
@@ -166,6 +190,7 @@ class Dispatcher(Callback):
         if spec.trial_id in self._started and self._handed.get(spec.trial_id) == spec:
             self._end(spec, "failed", "it ended without a last report")
 
+    @_noting_errors
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from dsgkd.errors import StorageError
 from dsgkd.study.events import Dispatcher, Stage
 from dsgkd.study.trial import Steps, TrialActor, TrialSpec, distributed_trial, trial_steps
 
@@ -85,6 +87,7 @@ def run_trials(
         steps: what a trial does.
 
     Raises:
+        StorageError: the ledger or a trial's folder cannot be written.
         KeyboardInterrupt: the user stopped it; every listener knows which trials were cut off.
     """
     trainable: Any
@@ -96,6 +99,7 @@ def run_trials(
         trainable = tune.with_resources(
             distributed_trial, {"cpu": 0, "node:__internal_head__": 0.001}
         )
+    shutil.rmtree(folder, ignore_errors=True)  # a study that was killed has left it
     dispatcher = Dispatcher(stages)
     feed = _Feed(dispatcher, steps)
     tuner = tune.Tuner(
@@ -119,10 +123,14 @@ def run_trials(
             verbose=0,
         ),
     )
+    interrupted = False
     try:
         tuner.fit()
+    except Exception as error:
+        raise dispatcher.error or error from None
     finally:
-        interrupted = dispatcher.interrupt()
+        with suppress(StorageError):  # what cannot be written now is read as cut off later
+            interrupted = dispatcher.interrupt()
         stages.close()
         shutil.rmtree(folder, ignore_errors=True)
     if interrupted:

@@ -55,6 +55,8 @@ class TrialSpec:
     store: StoreConfig
     """Where teachers are stored."""
     ledger: str
+    scratch: str
+    """Folder for Ray's own files; it goes when the study ends."""
     keep_model: bool
     """Whether the trained student is kept."""
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -251,7 +253,7 @@ def distributed_trial(config: dict[str, Any]) -> None:
         ),
         run_config=ray.train.RunConfig(
             name=f"{spec.trial_id}-{spec.attempt}",
-            storage_path=str(Path(spec.folder) / "ray_train"),
+            storage_path=spec.scratch,
             failure_config=FailureConfig(max_failures=3),
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]
         ),

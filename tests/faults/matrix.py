@@ -202,7 +202,7 @@ def cluster(bench: Bench, nodes: bool) -> Iterator[object]:
     from ray.cluster_utils import Cluster
 
     temporary = tempfile.mkdtemp(prefix="r")
-    head = {"num_cpus": 0 if nodes else 3, "include_dashboard": not nodes, "_temp_dir": temporary}
+    head = {"num_cpus": 0 if nodes else 3, "include_dashboard": not nodes, "temp_dir": temporary}
     if not nodes:
         head |= {"dashboard_host": "127.0.0.1", "dashboard_port": 0}
     ray_cluster = Cluster(initialize_head=True, head_node_args=head)

@@ -9,7 +9,7 @@ from dsgkd.study.trial import TrialSpec
 
 
 def spec_of(name):
-    return TrialSpec("s", name, 1, "search", "mlkd", None, "", "", None, "", False, workers=2)
+    return TrialSpec("s", name, 1, "search", "mlkd", None, "", "", None, "", "", False, workers=2)
 
 
 def report_of(epoch, **more):
@@ -90,7 +90,7 @@ def test_every_second_is_charged_by_the_drivers_clock():
     ("error", "reason"),
     [
         (ActorDiedError(), "its worker was lost"),
-        (NodeDiedError(), "its node was lost"),
+        (NodeDiedError("x"), "its node was lost"),
         (None, "its worker was lost"),
     ],
 )
@@ -111,7 +111,7 @@ def test_nodes_may_be_lost_for_ever_but_not_workers():
     rig = Rig(["a"])
     spec = rig.start()
     for _ in range(3 * WORKER_DEATHS):
-        rig.lose(spec, NodeDiedError())
+        rig.lose(spec, NodeDiedError("x"))
         spec = rig.start()
     assert not spec.refused
     for _ in range(WORKER_DEATHS):

@@ -76,6 +76,7 @@ class Lab:
             cache="",
             store=None,
             ledger="",
+            scratch="",
             keep_model=False,
             parameters=candidate.parameters,
             known_epochs=known.epochs if known else 0,
