@@ -34,13 +34,9 @@ def test_a_study_survives(bench, kind):
 
 
 def test_a_study_survives_the_loss_of_a_node(bench):
-    before = bench.environment["RAY_ADDRESS"]
-    try:
-        with cluster(bench, nodes=True) as nodes:
-            nodes.add_node(num_cpus=2)
-            assert_survived(drill(bench, "node", 0, remove_node(nodes)))
-    finally:
-        bench.environment["RAY_ADDRESS"] = before
+    with cluster(bench, nodes=True) as nodes:
+        nodes.add_node(num_cpus=2)
+        assert_survived(drill(bench, "node", 0, remove_node(nodes)))
 
 
 def test_two_studies_on_one_cluster_do_not_touch_each_other(bench):
@@ -54,7 +50,7 @@ def test_two_studies_on_one_cluster_do_not_touch_each_other(bench):
 def test_a_study_that_runs_is_not_started_twice(bench):
     first = bench.start("alone")
     assert bench.wait_for_rows(first, "alone", 1)
-    assert bench.start("alone", "--resume").wait(LIMIT) == 2
+    assert bench.start("alone").wait(LIMIT) == 2
     assert "running already" in (bench.folder / "alone.log").read_text()
     assert first.wait(LIMIT) == 0
     assert rig.outcome(bench.folder, "alone") == bench.reference(1)
