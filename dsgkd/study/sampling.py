@@ -15,6 +15,8 @@ from dsgkd.training.run import RunConfig
 
 # Multivariate, grouped TPE has been "experimental" for years; a study need not say so every time.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+# optuna-dashboard (0.21) does not know the successor, and would show no trial as infeasible.
+warnings.filterwarnings("ignore", "`constraints_func` has been deprecated", FutureWarning)
 
 Sampler = Literal["tpe", "random", "grid", "cma-es", "gp", "nsga2"]
 Suggest = Callable[[optuna.Trial, str], RunConfig]

@@ -164,6 +164,8 @@ class Search:
             for method in self._budgets
         }
         for method, study in self._studies.items():
+            if study.metric_names is None:
+                study.set_metric_names(list(self._names))  # for people who look at the journal
             ours = [trial for trial in past if trial.method == method]
             for trial in sorted(ours, key=lambda trial: _number(trial.trial_id)):
                 self._agree(study, trial)
@@ -213,7 +215,7 @@ class Search:
         reported = {e: improvement(self._objective, s) for e, s in scores.items()}
         if state == TrialState.PRUNED and reported:  # as Optuna does
             values = [reported[max(reported)]]
-        violations = [constraint.violation(past.values) for constraint in self._constraints]
+        violations = self._violated(past.values)
         return optuna.trial.create_trial(
             state=state,
             values=values,
@@ -222,8 +224,8 @@ class Search:
                 name: json_to_distribution(json.dumps(one["distribution"]))
                 for name, one in past.parameters.items()
             },
-            user_attrs={"trial_id": past.trial_id, "violations": violations, **past.values},
-            system_attrs={"constraints": violations} if violations else {},
+            user_attrs={**violations, **past.values},
+            system_attrs={"constraints": violations["violations"]} if violations else {},
             intermediate_values=reported,
         )
 
@@ -349,15 +351,21 @@ class Search:
         for name in dict.fromkeys((*self._names, *(c.name for c in self._constraints))):
             if math.isfinite(values.get(name, math.nan)):
                 trial.set_user_attr(name, values[name])
-        violations = [constraint.violation(values) for constraint in self._constraints]
-        # Optuna's samplers want finite numbers; a missing value is violated beyond doubt.
-        trial.set_user_attr("violations", [min(v, 1e9) for v in violations])
+        for name, violations in self._violated(values).items():
+            trial.set_user_attr(name, violations)
         if state == "complete" and all(map(math.isfinite, told)):
             trial.study.tell(trial, told)
         elif state == "pruned":
             trial.study.tell(trial, state=TrialState.PRUNED)
         else:
             trial.study.tell(trial, state=TrialState.FAIL)
+
+    def _violated(self, values: Mapping[str, float]) -> dict[str, list[float]]:
+        """How far each constraint is violated, as an attribute of Optuna's; none without them."""
+        if not self._constraints:
+            return {}
+        # Optuna's samplers want finite numbers; a missing value is violated beyond doubt.
+        return {"violations": [min(c.violation(values), 1e9) for c in self._constraints]}
 
     # What was best.
 
