@@ -37,10 +37,10 @@ from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
 from dsgkd.models.tiny import is_built_here
 from dsgkd.study.config import StudyConfig
-from dsgkd.study.hook import check_hook
-from dsgkd.study.space import SearchSpace
+from dsgkd.study.search.space import SearchSpace
 from dsgkd.study.study import Study
-from dsgkd.study.trackers import trackers
+from dsgkd.study.watch.hook import check_hook
+from dsgkd.study.watch.trackers import trackers
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
 SPACE = SearchSpace(

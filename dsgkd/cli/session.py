@@ -9,8 +9,8 @@ from pathlib import Path
 from dsgkd.cli.terminal import stop_on_sigterm
 from dsgkd.errors import InputError
 from dsgkd.study.config import StudyConfig
-from dsgkd.study.hook import State, ending, tell
 from dsgkd.study.study import Study
+from dsgkd.study.watch.hook import State, ending, tell
 
 
 @contextmanager

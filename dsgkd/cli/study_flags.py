@@ -6,12 +6,12 @@ from typing import Any, TypeVar, get_args
 
 from dsgkd.cli.flags import integers
 from dsgkd.errors import InputError
-from dsgkd.study.budget import BudgetConfig
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig
-from dsgkd.study.pruning import PruningConfig, Scheduler
-from dsgkd.study.sampling import Point, Sampler
-from dsgkd.study.search import SearchConfig
-from dsgkd.study.space import point_of
+from dsgkd.study.cost.budget import BudgetConfig
+from dsgkd.study.search.pruning import PruningConfig, Scheduler
+from dsgkd.study.search.sampling import Point, Sampler
+from dsgkd.study.search.search import SearchConfig
+from dsgkd.study.search.space import point_of
 from dsgkd.training.run import RunConfig, paper_preset
 
 T = TypeVar("T")

@@ -7,9 +7,9 @@ from typing import Any
 
 from dsgkd.errors import InputError
 from dsgkd.study.config import StudyConfig, as_json, check_same
-from dsgkd.study.environment import environment, hardware, lock_hash, versions
 from dsgkd.study.ledger import Ledger
-from dsgkd.study.past import PastTrial, close_lost, read_past
+from dsgkd.study.preparation.environment import environment, hardware, lock_hash, versions
+from dsgkd.study.trials.past import PastTrial, close_lost, read_past
 from dsgkd.text.sources import Notes
 
 

@@ -22,8 +22,6 @@ from filelock import FileLock, Timeout
 from dsgkd.configuration import from_plain
 from dsgkd.distillation.distiller import TeacherStore
 from dsgkd.errors import InputError
-from dsgkd.study.arms import RANDOM_TEACHER
-from dsgkd.study.budget import Meter, Reserve
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.confirmation import (
     Planned,
@@ -34,17 +32,19 @@ from dsgkd.study.confirmation import (
     runs_by_searched_method,
 )
 from dsgkd.study.confirmation import test_name as name_of_test
-from dsgkd.study.events import Listener, Stage
+from dsgkd.study.cost.budget import Meter, Reserve
 from dsgkd.study.forecast import say_cost, say_replays
-from dsgkd.study.objectives import Constraint
-from dsgkd.study.prepare import build_models, check_models, depths, prepare_notes
-from dsgkd.study.progress import StageInfo, progress, with_past
+from dsgkd.study.preparation.prepare import build_models, check_models, depths, prepare_notes
+from dsgkd.study.preparation.teachers import StoredTeacherPlan, plan, store_teacher
 from dsgkd.study.record import Record
-from dsgkd.study.recorder import Recorder
-from dsgkd.study.runner import run_trials, slots
-from dsgkd.study.search import Search
-from dsgkd.study.teachers import StoredTeacherPlan, plan, store_teacher
-from dsgkd.study.trial import OWN_TEACHER, Steps, TrialSpec, trial_steps
+from dsgkd.study.search.arms import RANDOM_TEACHER
+from dsgkd.study.search.search import Search
+from dsgkd.study.trials.events import Listener, Stage
+from dsgkd.study.trials.objectives import Constraint
+from dsgkd.study.trials.recorder import Recorder
+from dsgkd.study.trials.runner import run_trials, slots
+from dsgkd.study.trials.trial import OWN_TEACHER, Steps, TrialSpec, trial_steps
+from dsgkd.study.watch.progress import StageInfo, progress, with_past
 from dsgkd.text.sources import SEALED, SPLITS, Notes
 from dsgkd.training.run import RunConfig, open_table
 from dsgkd.training.teachers import choose

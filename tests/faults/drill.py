@@ -24,7 +24,7 @@ import rig  # noqa: E402
 
 from dsgkd.cli.terminal import run_command, stop_on_sigterm  # noqa: E402
 from dsgkd.study.study import Study  # noqa: E402
-from dsgkd.study.trial import trial_steps  # noqa: E402
+from dsgkd.study.trials.trial import trial_steps  # noqa: E402
 
 
 def drive(folder: Path, name: str, address: str, workers: int, fault: str) -> None:

@@ -9,10 +9,10 @@ from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig, StudyConfig
 from dsgkd.study.ledger import Ledger
-from dsgkd.study.past import FINISHED
-from dsgkd.study.pruning import PruningConfig
-from dsgkd.study.search import SearchConfig
-from dsgkd.study.space import SearchSpace
+from dsgkd.study.search.pruning import PruningConfig
+from dsgkd.study.search.search import SearchConfig
+from dsgkd.study.search.space import SearchSpace
+from dsgkd.study.trials.past import FINISHED
 from dsgkd.text.sources import DataConfig
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
