@@ -32,7 +32,7 @@ from remote import Remote
 from dsgkd.errors import InputError
 from dsgkd.study.ledger import LEDGER_SCHEMA_VERSION, SCHEMAS, VERSION_KEY, Ledger
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 KEY = {"study_id": "s", "trial_id": "t", "attempt": 0}
 NOTE = "환아 fever 39 and vomiting"
 

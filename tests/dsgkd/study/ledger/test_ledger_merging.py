@@ -28,7 +28,7 @@ from dsgkd.study.ledger import SCHEMAS, Ledger, Table, merging
 from dsgkd.study.ledger import ledger as module
 from dsgkd.study.ledger.place import Place
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 MERGED: tuple[Table, ...] = ("trials", "metrics", "predictions")
 EPOCHS = 3
 
