@@ -290,10 +290,12 @@ class Study:
         for method in self.config.arms:
             if method not in confirmed:
                 self.say(f"WARNING: no search trial of {method} was completed; it is left out")
-        self.outcome.limit = None  # a part of the budget was kept for what follows
+        # A part of the budget was kept for what follows.
+        limit, self.outcome.limit = self.outcome.limit, None
         yield from self._followed(self._planned_stage("confirm", planned), listeners)
         if self.config.test and not self.outcome.limit:
             yield from self._test_stage(listeners)
+        self.outcome.limit = self.outcome.limit or limit
 
     def _followed(
         self, stage: Stage, listeners: Sequence[Listener]
