@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from dsgkd.configuration import from_plain
 from dsgkd.distillation.distiller import TeacherStore
 from dsgkd.errors import InputError
+from dsgkd.models import tiny
 from dsgkd.study.arms import RANDOM_TEACHER
 from dsgkd.study.board import lines_of
 from dsgkd.study.budget import Meter, Reserve
@@ -46,6 +47,7 @@ from dsgkd.study.runner import run_trials, slots
 from dsgkd.study.search import Search
 from dsgkd.study.teachers import StoredTeacherPlan, plan, store_teacher
 from dsgkd.study.trial import OWN_TEACHER, Steps, TrialSpec, trial_steps
+from dsgkd.text import identity
 from dsgkd.text.sources import SEALED, SPLITS, Notes
 from dsgkd.training.run import RunConfig, open_table
 from dsgkd.training.teachers import choose
@@ -205,6 +207,10 @@ class Study:
             raise InputError(
                 str(config.folder), "a study stands here", "add --resume, or choose another --name"
             )
+        if exists:
+            identity.check_kept(config.cache)
+            # Of the controls, a teacher of another domain may be new.
+            tiny.check_kept((config.run.student.model, *config.teachers), config.cache)
         if not exists and config.folder.exists() and any(config.folder.iterdir()):
             raise InputError(
                 str(config.folder), "a folder with other files", "choose another --out or --name"
