@@ -1,10 +1,10 @@
 """Where does `optuna-dashboard` look? A file in Optuna's journal format, in the study's folder.
 
 The file is written by one process (a study's driver holds the study's lock) and is derived from
-the ledger, so what somebody else writes into it is not read until the study is resumed (a study
-may be deleted in the dashboard while it runs), and it needs neither Optuna's lock file, which a killed process would leave behind, nor
-a disk flush for every report. What a kill cut off in the middle of a line is cut away when the
-file is opened.
+the ledger. So what others write into it (a study can be deleted in the dashboard) is not read until
+the study is resumed, and it needs neither Optuna's lock file, which a killed process would leave
+behind, nor a disk flush for every report. What a kill cut off in the middle of a line is cut away
+when the file is opened.
 """
 
 import errno
