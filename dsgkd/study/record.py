@@ -30,7 +30,14 @@ class Record:
     def begin(self, notes: Notes) -> None:
         """Write the study's row."""
         self.study_id = f"{self._config.name}-{secrets.token_hex(4)}"
-        splits = notes.table["split"].to_pandas()
+        table = notes.table.to_pandas()
+        labels = {
+            split: {
+                notes.label_names[label]: int(count)
+                for label, count in part["label"].value_counts().sort_index().items()
+            }
+            for split, part in table.groupby("split")
+        }
         row = {
             "study_id": self.study_id,
             "name": self._config.name,
@@ -38,8 +45,8 @@ class Record:
             **versions(),
             "hardware": hardware(),
             "data_fingerprint": notes.fingerprint,
-            "row_counts": {split: int(n) for split, n in splits.value_counts().items()},
-            "label_counts": _label_counts(notes),
+            "row_counts": {split: int(n) for split, n in table["split"].value_counts().items()},
+            "label_counts": labels,
             "configuration": as_json(self._config),
             "seed": self._config.seed,
             "budget": self._asked_for(),
@@ -88,22 +95,12 @@ class Record:
         Raises:
             InputError: they are others.
         """
-        row = self._row()
-        if row["data_fingerprint"] == notes.fingerprint:
-            return
-        key = self._config.cache / "example-id.key"
-        if json.loads(row["label_counts"]) == _label_counts(notes):
+        if self._row()["data_fingerprint"] != notes.fingerprint:
             raise InputError(
                 notes.name,
-                "as many notes as the study began with, under other ids",
-                f"a study that was moved needs the {key.name} of then: copy it to {key}; for other "
-                "notes start a new study with --name",
+                "not the data that the study began with",
+                "start a new study with --name",
             )
-        raise InputError(
-            notes.name,
-            "not the data that the study began with",
-            "start a new study with --name",
-        )
 
     def read(self) -> None:
         """Read the trials again."""
@@ -126,15 +123,3 @@ class Record:
             "confirm_seeds": config.confirmation.seeds,
             "controls": list(config.confirmation.controls),
         }
-
-
-def _label_counts(notes: Notes) -> dict[str, dict[str, int]]:
-    """Return split -> label -> number of notes."""
-    table = notes.table.select(["split", "label"]).to_pandas()
-    return {
-        split: {
-            notes.label_names[label]: int(count)
-            for label, count in part["label"].value_counts().sort_index().items()
-        }
-        for split, part in table.groupby("split")
-    }

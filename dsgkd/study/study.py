@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from dsgkd.configuration import from_plain
 from dsgkd.distillation.distiller import TeacherStore
 from dsgkd.errors import InputError
+from dsgkd.models import tiny
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.confirmation import (
     Planned,
@@ -45,6 +46,7 @@ from dsgkd.study.trials.recorder import Recorder
 from dsgkd.study.trials.runner import run_trials, slots
 from dsgkd.study.trials.trial import OWN_TEACHER, Steps, TrialSpec, trial_steps
 from dsgkd.study.watch.progress import StageInfo, progress, with_past
+from dsgkd.text import identity
 from dsgkd.text.sources import SEALED, SPLITS, Notes
 from dsgkd.training.run import RunConfig, open_table
 from dsgkd.training.teachers import choose
@@ -204,6 +206,10 @@ class Study:
             raise InputError(
                 str(config.folder), "a study stands here", "add --resume, or choose another --name"
             )
+        if exists:
+            identity.check_kept(config.cache)
+            # Of the controls, a teacher of another domain may be new.
+            tiny.check_kept((config.run.student.model, *config.teachers), config.cache)
         # A study that was killed before its first row has left an empty ledger.
         found = {path.name for path in config.folder.iterdir()} if config.folder.is_dir() else set()
         if not exists and found - {"ledger"}:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +112,20 @@ def test_a_finished_study_stays_as_it_is_when_resumed_and_refuses_another_questi
     changed.check()
     with pytest.raises(InputError, match="seed"):
         changed.run()
+
+
+def test_a_study_that_was_copied_goes_on_elsewhere_only_with_its_cache(finished, tmp_path):
+    config, _, before = finished
+    copy = replace(config, out=tmp_path / "elsewhere", name="renamed", resume=True)
+    shutil.copytree(config.folder, copy.folder)
+    with pytest.raises(InputError, match=r"example-id\.key: not there, .*: copy cache/"):
+        Study(copy).check()
+    assert not copy.cache.exists()
+    shutil.copytree(config.cache, copy.cache)
+    moved = Study(copy, lambda line: None)
+    moved.check()
+    moved.run()
+    assert analysis.load(copy.folder).trials.equals(before.trials)
 
 
 def test_a_lost_part_of_a_study_is_done_again_and_nothing_else(finished, tmp_path):
