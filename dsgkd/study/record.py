@@ -3,13 +3,17 @@
 import json
 import secrets
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from dsgkd.errors import InputError
+from dsgkd.models.fingerprint import fingerprint
+from dsgkd.models.tiny import model_reference
 from dsgkd.study.config import StudyConfig, as_json, check_same
 from dsgkd.study.ledger import Ledger
 from dsgkd.study.preparation.environment import environment, hardware, lock_hash, versions
 from dsgkd.study.trials.past import PastTrial, close_lost, read_past
+from dsgkd.text.identity import id_key, keyed
 from dsgkd.text.sources import Notes
 
 
@@ -52,6 +56,8 @@ class Record:
             "budget": self._asked_for(),
             "lock_hash": lock_hash(),
             "environment": environment(),
+            "models": self._models(),
+            "key_check": keyed(id_key(self._config.cache), ""),
         }
         self.ledger.write("studies", [row], "study")
 
@@ -64,6 +70,7 @@ class Record:
         row = self._row()
         self.study_id = row["study_id"]
         self.check_data(notes)
+        self._check_cache(row)
         check_same(json.loads(row["configuration"]), as_json(self._config), row["name"])
         self.read()
         close_lost(self.ledger, self.past)
@@ -101,6 +108,29 @@ class Record:
                 "not the data that the study began with",
                 "start a new study with --name",
             )
+
+    def _check_cache(self, row: dict[str, Any]) -> None:
+        """Refuse another key of the ids, or other weights behind a model's name."""
+        cache = self._config.cache
+        if row.get("key_check") not in (None, keyed(id_key(cache), "")):
+            raise InputError(
+                str(cache), "its key of the ids is another study's", "use the cache of then"
+            )
+        for name, weights in json.loads(row.get("models") or "{}").items():
+            reference = model_reference(name, cache)
+            if name in self._config.models and fingerprint(reference) != weights:
+                raise InputError(
+                    f"model {Path(name).name}",
+                    "other weights than the study began with",
+                    "use those of then, or start a new study with --name",
+                )
+
+    def _models(self) -> dict[str, str]:
+        cache = self._config.cache
+        return {
+            name: fingerprint(model_reference(name, cache))
+            for name in dict.fromkeys(self._config.models)
+        }
 
     def read(self) -> None:
         """Read the trials again."""

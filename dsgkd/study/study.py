@@ -136,7 +136,7 @@ class Study:
             record.resume(self._notes())
             self._meter = Meter(config.budget, self._record.ledger.read("trials").to_pylist())
             done = sum(trial.finished for trial in record.past.values() if trial.method)
-            self.say(f"resuming: {done} trials are finished")
+            self.say(f"resuming: {done} trial{' is' if done == 1 else 's are'} finished")
         run, layers, concurrent = self._prepare()
         plans = self._plans(layers)
         run = self._choose_teachers(run, plans, concurrent)
@@ -177,9 +177,11 @@ class Study:
             distillation = replace(run.distillation, teacher=teacher)
             prepare_notes(replace(run, distillation=distillation), config.cache, say)
         shares = ", ".join(f"{share} {method}" for method, share in config.budgets.items())
+        seeds, top = config.confirmation.seeds, config.confirmation.top
         say(
-            f"{config.search.trials} search trials ({shares}), then "
-            f"{config.confirmation.seeds} fresh seeds of the best of each; {concurrent} at a time"
+            f"{config.search.trials} search trials ({shares}), then {seeds} fresh "
+            f"seed{'' if seeds == 1 else 's'} of the best {'' if top == 1 else f'{top} '}of each; "
+            f"{concurrent} at a time"
         )
         return run, depths(config.models, config.cache), concurrent
 
@@ -294,8 +296,10 @@ class Study:
         planned = list(confirmation(self.config, search))
         confirmed = {method for _, method, _, _ in planned}
         for method in self.config.arms:
-            if method not in confirmed:
+            if method not in confirmed and not self.outcome.limit:
                 self.say(f"WARNING: no search trial of {method} was completed; it is left out")
+        if self.outcome.limit and len(confirmed) < len(self.config.arms):
+            return  # nothing to compare yet
         # A part of the budget was kept for what follows.
         limit, self.outcome.limit = self.outcome.limit, None
         yield from self._followed(self._planned_stage("confirm", planned), listeners)

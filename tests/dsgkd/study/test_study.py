@@ -11,6 +11,7 @@ from tiny_runs import KOREAN, MILD, URGENT
 import analysis
 from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
+from dsgkd.models.fingerprint import fingerprint
 from dsgkd.models.student import load_student
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig
 from dsgkd.study.cost.budget import BudgetConfig
@@ -20,6 +21,7 @@ from dsgkd.study.search.pruning import PruningConfig
 from dsgkd.study.study import Study
 from dsgkd.study.trials.events import Stage
 from dsgkd.study.trials.runner import run_trials
+from dsgkd.training.run import open_table
 
 pytestmark = pytest.mark.ray
 
@@ -378,3 +380,22 @@ def test_a_study_says_beforehand_what_it_will_cost_and_plans(local_ray, make_stu
     lines.clear()
     Study(replace(config, resume=True), lines.append).plan()
     assert any("hyperband" in line for line in lines)
+
+
+def test_other_weights_or_another_key_are_not_gone_on_with(local_ray, tmp_path):
+    config = rig.study_config(tmp_path, "moved")
+    Study(config, lambda line: None).run()
+    resumed = replace(config, resume=True)
+    weights = next((tmp_path / "zoo" / "teacher").glob("*.safetensors"))
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    fingerprint.cache_clear()
+    with pytest.raises(InputError, match="other weights than the study began with"):
+        Study(resumed).run()
+    weights.write_bytes(before)
+    fingerprint.cache_clear()
+    (key,) = [path for path in config.cache.iterdir() if path.name.endswith(".key")]
+    key.write_bytes(bytes(32))
+    open_table.cache_clear()
+    with pytest.raises(InputError, match="another study's"):
+        Study(resumed).run()
