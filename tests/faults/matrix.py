@@ -218,13 +218,15 @@ def drill(bench: Bench, kind: str, number: int, strike: Strike | None, strikes: 
 
 
 @contextmanager
-def cluster(bench: Bench, nodes: bool) -> Iterator[object]:
-    """A Ray cluster that outlives drivers; with `nodes`, trials run beside the head only."""
+def cluster(bench: Bench, kind: str = "") -> Iterator[object]:
+    """A Ray cluster that outlives drivers; for `node`, trials run beside the head only."""
     from ray.cluster_utils import Cluster
 
     temporary = tempfile.mkdtemp(prefix="r")
-    head = {"num_cpus": 0 if nodes else 3, "include_dashboard": not nodes, "temp_dir": temporary}
-    if not nodes:
+    head = {"num_cpus": 0 if kind == "node" else 3, "temp_dir": temporary}
+    # Without a dashboard Ray leaks the placement groups of stopped trials of several workers.
+    head["include_dashboard"] = kind == "train"
+    if kind == "train":
         head |= {"dashboard_host": "127.0.0.1", "dashboard_port": 0}
     ray_cluster = Cluster(initialize_head=True, head_node_args=head)
     before, bench.address = bench.address, ray_cluster.address
@@ -273,7 +275,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="faults") as folder:
         bench = Bench(Path(folder), flags.seed)
         for kind in kinds:
-            with cluster(bench, nodes=kind == "node") as ray_cluster:
+            with cluster(bench, kind) as ray_cluster:
                 strike = STRIKES[kind]
                 if kind == "node":
                     ray_cluster.add_node(num_cpus=2)
