@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 study: install
-	$(BIN)/python studies/mlkd_search.py
+	$(BIN)/python studies/mlkd_search.py --test
 
 test: lint
 	$(BIN)/python -m pytest
