@@ -243,5 +243,5 @@ def _is_of_node(error: BaseException | None) -> bool:
     if isinstance(error, RayActorError) and error.preempted:
         return True
     if isinstance(error, ActorDiedError):
-        return "node" in str(error).lower().split("worker", 1)[0]
+        return "its node has died" in str(error)  # Ray has no field for it
     return isinstance(error, NodeDiedError)

@@ -91,6 +91,7 @@ def test_every_second_is_charged_by_the_drivers_clock():
     [
         (ActorDiedError(), "its worker was lost"),
         (NodeDiedError("x"), "its node was lost"),
+        (ActorDiedError("The actor died because its node has died."), "its node was lost"),
         (None, "its worker was lost"),
     ],
 )
