@@ -8,6 +8,11 @@ from dsgkd.study.trials.events import WORKER_DEATHS, Dispatcher, Stage
 from dsgkd.study.trials.trial import TrialSpec
 
 
+class WithItsNode(ActorDiedError):
+    def __str__(self):
+        return "The actor died because its node has died. Node Id: 1"
+
+
 def spec_of(name):
     return TrialSpec("s", name, 1, "search", "mlkd", None, "", "", None, "", "", False, workers=2)
 
@@ -91,7 +96,7 @@ def test_every_second_is_charged_by_the_drivers_clock():
     [
         (ActorDiedError(), "its worker was lost"),
         (NodeDiedError("x"), "its node was lost"),
-        (ActorDiedError("The actor died because its node has died."), "its node was lost"),
+        (WithItsNode(), "its node was lost"),
         (None, "its worker was lost"),
     ],
 )
