@@ -25,7 +25,9 @@ from dsgkd.cli.training import check_new, keep_best, prepare
 from dsgkd.configuration import from_plain
 from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
+from dsgkd.models import tiny
 from dsgkd.study.ledger import Ledger
+from dsgkd.text import identity
 from dsgkd.text.sources import SEALED
 from dsgkd.training.loop import DivergedError, EpochResult, train
 from dsgkd.training.metrics import MEASURES
@@ -53,6 +55,8 @@ def run(arguments: list[str]) -> None:
         path = str(Path(flags.data).expanduser().resolve())
         config = replace(config, data=replace(config.data, path=path))
     with _folder(flags.out, study) as folder:
+        identity.check_kept(cache)
+        tiny.check_kept((config.student.model, config.distillation.teacher), cache)
         _check_data(config, cache, written.fingerprint)
         if written.cpus:  # sums of another number of threads may differ in their last bits
             torch.set_num_threads(written.cpus)
@@ -177,9 +181,7 @@ def _check_data(config: RunConfig, cache: Path, fingerprint: str) -> None:
     notes = open_table(config.data, config.world, cache, config.splits)
     if notes.fingerprint != fingerprint:
         raise InputError(
-            notes.name,
-            "not the data that the study began with",
-            "name them with --data; a study that was copied needs its cache/example-id.key as well",
+            notes.name, "not the data that the study began with", "name them with --data"
         )
 
 

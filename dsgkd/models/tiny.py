@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from dsgkd.errors import InputError
 from dsgkd.models.names import CORPUS_PREFIX, TINY_MODELS
 from dsgkd.models.pretraining import PretrainingConfig, pretrain, pretraining_key
 from dsgkd.models.zoo import resolve
@@ -41,14 +42,50 @@ def build(
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Return the folder of a model that is pre-trained on the spot, building it if needed."""
-    texts, config = _corpus(name), config or (TINY if name in TINY_MODELS else PretrainingConfig())
-    label = name if name in TINY_MODELS else Path(name.removeprefix(CORPUS_PREFIX)).stem
-    folder = cache / "models" / f"{label}-{pretraining_key(texts, config)}"
-    if (folder / "pretraining.json").is_file():
+    texts, config = _corpus(name), config or _configuration(name)
+    label = _label(name)
+    folder = _folder(label, texts, config, cache)
+    if _is_built(folder):
         say(f"{label}: pre-trained before, from {folder}")
         return folder
     pretrain(texts, config, folder, lambda line: say(f"{label}: {line}"))
     return folder
+
+
+def check_kept(names: Sequence[str], cache: Path) -> None:
+    """Refuse to go on where a model that was pre-trained before is not in the cache any more.
+
+    Pre-trained again, on another machine or another day, it would be another model.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for name in dict.fromkeys(names):
+        if not is_built_here(name):
+            continue
+        folder = _folder(_label(name), _corpus(name), _configuration(name), cache)
+        if not _is_built(folder):
+            raise InputError(
+                str(folder),
+                "not there, but trials were trained with this model",
+                f"copy {cache.name}/ as well, from the folder in which the study began",
+            )
+
+
+def _folder(label: str, texts: Sequence[str], config: PretrainingConfig, cache: Path) -> Path:
+    return cache / "models" / f"{label}-{pretraining_key(texts, config)}"
+
+
+def _is_built(folder: Path) -> bool:
+    return (folder / "pretraining.json").is_file()
+
+
+def _configuration(name: str) -> PretrainingConfig:
+    return TINY if name in TINY_MODELS else PretrainingConfig()
+
+
+def _label(name: str) -> str:
+    return name if name in TINY_MODELS else Path(name.removeprefix(CORPUS_PREFIX)).stem
 
 
 def _corpus(name: str) -> Sequence[str]:

@@ -3,13 +3,17 @@
 import json
 import secrets
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from dsgkd.errors import InputError
+from dsgkd.models.fingerprint import fingerprint
+from dsgkd.models.tiny import model_reference
 from dsgkd.study.config import StudyConfig, as_json, check_same
 from dsgkd.study.ledger import Ledger
 from dsgkd.study.preparation.environment import environment, hardware, lock_hash, versions
 from dsgkd.study.trials.past import PastTrial, close_lost, read_past
+from dsgkd.text.identity import id_key, keyed
 from dsgkd.text.sources import Notes
 
 
@@ -30,7 +34,14 @@ class Record:
     def begin(self, notes: Notes) -> None:
         """Write the study's row."""
         self.study_id = f"{self._config.name}-{secrets.token_hex(4)}"
-        splits = notes.table["split"].to_pandas()
+        table = notes.table.to_pandas()
+        labels = {
+            split: {
+                notes.label_names[label]: int(count)
+                for label, count in part["label"].value_counts().sort_index().items()
+            }
+            for split, part in table.groupby("split")
+        }
         row = {
             "study_id": self.study_id,
             "name": self._config.name,
@@ -38,13 +49,15 @@ class Record:
             **versions(),
             "hardware": hardware(),
             "data_fingerprint": notes.fingerprint,
-            "row_counts": {split: int(n) for split, n in splits.value_counts().items()},
-            "label_counts": _label_counts(notes),
+            "row_counts": {split: int(n) for split, n in table["split"].value_counts().items()},
+            "label_counts": labels,
             "configuration": as_json(self._config),
             "seed": self._config.seed,
             "budget": self._asked_for(),
             "lock_hash": lock_hash(),
             "environment": environment(),
+            "models": self._models(),
+            "key_check": keyed(id_key(self._config.cache), ""),
         }
         self.ledger.write("studies", [row], "study")
 
@@ -57,6 +70,7 @@ class Record:
         row = self._row()
         self.study_id = row["study_id"]
         self.check_data(notes)
+        self._check_cache(row)
         check_same(json.loads(row["configuration"]), as_json(self._config), row["name"])
         self.read()
         close_lost(self.ledger, self.past)
@@ -88,22 +102,35 @@ class Record:
         Raises:
             InputError: they are others.
         """
-        row = self._row()
-        if row["data_fingerprint"] == notes.fingerprint:
-            return
-        key = self._config.cache / "example-id.key"
-        if json.loads(row["label_counts"]) == _label_counts(notes):
+        if self._row()["data_fingerprint"] != notes.fingerprint:
             raise InputError(
                 notes.name,
-                "as many notes as the study began with, under other ids",
-                f"a study that was moved needs the {key.name} of then: copy it to {key}; for other "
-                "notes start a new study with --name",
+                "not the data that the study began with",
+                "start a new study with --name",
             )
-        raise InputError(
-            notes.name,
-            "not the data that the study began with",
-            "start a new study with --name",
-        )
+
+    def _check_cache(self, row: dict[str, Any]) -> None:
+        """Refuse another key of the ids, or other weights behind a model's name."""
+        cache = self._config.cache
+        if row.get("key_check") not in (None, keyed(id_key(cache), "")):
+            raise InputError(
+                str(cache), "its key of the ids is another study's", "use the cache of then"
+            )
+        for name, weights in json.loads(row.get("models") or "{}").items():
+            reference = model_reference(name, cache)
+            if name in self._config.models and fingerprint(reference) != weights:
+                raise InputError(
+                    f"model {Path(name).name}",
+                    "other weights than the study began with",
+                    "use those of then, or start a new study with --name",
+                )
+
+    def _models(self) -> dict[str, str]:
+        cache = self._config.cache
+        return {
+            name: fingerprint(model_reference(name, cache))
+            for name in dict.fromkeys(self._config.models)
+        }
 
     def read(self) -> None:
         """Read the trials again."""
@@ -126,15 +153,3 @@ class Record:
             "confirm_seeds": config.confirmation.seeds,
             "controls": list(config.confirmation.controls),
         }
-
-
-def _label_counts(notes: Notes) -> dict[str, dict[str, int]]:
-    """Return split -> label -> number of notes."""
-    table = notes.table.select(["split", "label"]).to_pandas()
-    return {
-        split: {
-            notes.label_names[label]: int(count)
-            for label, count in part["label"].value_counts().sort_index().items()
-        }
-        for split, part in table.groupby("split")
-    }

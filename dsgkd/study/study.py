@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from dsgkd.configuration import from_plain
 from dsgkd.distillation.distiller import TeacherStore
 from dsgkd.errors import InputError
+from dsgkd.models import tiny
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.confirmation import (
     Planned,
@@ -45,6 +46,7 @@ from dsgkd.study.trials.recorder import Recorder
 from dsgkd.study.trials.runner import run_trials, slots
 from dsgkd.study.trials.trial import OWN_TEACHER, Steps, TrialSpec, trial_steps
 from dsgkd.study.watch.progress import StageInfo, progress, with_past
+from dsgkd.text import identity
 from dsgkd.text.sources import SEALED, SPLITS, Notes
 from dsgkd.training.run import RunConfig, open_table
 from dsgkd.training.teachers import choose
@@ -134,7 +136,7 @@ class Study:
             record.resume(self._notes())
             self._meter = Meter(config.budget, self._record.ledger.read("trials").to_pylist())
             done = sum(trial.finished for trial in record.past.values() if trial.method)
-            self.say(f"resuming: {done} trials are finished")
+            self.say(f"resuming: {done} trial{' is' if done == 1 else 's are'} finished")
         run, layers, concurrent = self._prepare()
         plans = self._plans(layers)
         run = self._choose_teachers(run, plans, concurrent)
@@ -175,9 +177,11 @@ class Study:
             distillation = replace(run.distillation, teacher=teacher)
             prepare_notes(replace(run, distillation=distillation), config.cache, say)
         shares = ", ".join(f"{share} {method}" for method, share in config.budgets.items())
+        seeds, top = config.confirmation.seeds, config.confirmation.top
         say(
-            f"{config.search.trials} search trials ({shares}), then "
-            f"{config.confirmation.seeds} fresh seeds of the best of each; {concurrent} at a time"
+            f"{config.search.trials} search trials ({shares}), then {seeds} fresh "
+            f"seed{'' if seeds == 1 else 's'} of the best {'' if top == 1 else f'{top} '}of each; "
+            f"{concurrent} at a time"
         )
         return run, depths(config.models, config.cache), concurrent
 
@@ -204,6 +208,10 @@ class Study:
             raise InputError(
                 str(config.folder), "a study stands here", "add --resume, or choose another --name"
             )
+        if exists:
+            identity.check_kept(config.cache)
+            # Of the controls, a teacher of another domain may be new.
+            tiny.check_kept((config.run.student.model, *config.teachers), config.cache)
         # A study that was killed before its first row has left an empty ledger.
         found = {path.name for path in config.folder.iterdir()} if config.folder.is_dir() else set()
         if not exists and found - {"ledger"}:
@@ -288,12 +296,16 @@ class Study:
         planned = list(confirmation(self.config, search))
         confirmed = {method for _, method, _, _ in planned}
         for method in self.config.arms:
-            if method not in confirmed:
+            if method not in confirmed and not self.outcome.limit:
                 self.say(f"WARNING: no search trial of {method} was completed; it is left out")
-        self.outcome.limit = None  # a part of the budget was kept for what follows
+        if self.outcome.limit and len(confirmed) < len(self.config.arms):
+            return  # nothing to compare yet
+        # A part of the budget was kept for what follows.
+        limit, self.outcome.limit = self.outcome.limit, None
         yield from self._followed(self._planned_stage("confirm", planned), listeners)
         if self.config.test and not self.outcome.limit:
             yield from self._test_stage(listeners)
+        self.outcome.limit = self.outcome.limit or limit
 
     def _followed(
         self, stage: Stage, listeners: Sequence[Listener]

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from dsgkd.errors import InputError
 
+KEY = "example-id.key"
+"""Its file in the cache."""
 _BYTES = 32
 
 
@@ -26,7 +28,7 @@ def id_key(cache: Path) -> bytes:
     Raises:
         InputError: the cache folder cannot be written, or the key in it is damaged.
     """
-    path = cache / "example-id.key"
+    path = cache / KEY
     try:
         if not path.exists():
             cache.mkdir(parents=True, exist_ok=True)
@@ -38,6 +40,20 @@ def id_key(cache: Path) -> bytes:
     if len(key) != _BYTES:
         raise InputError(str(path), "damaged", "delete it; examples will get new names")
     return key
+
+
+def check_kept(cache: Path) -> None:
+    """Refuse to go on where the key is not in the cache any more: examples would get other names.
+
+    Raises:
+        InputError: it is missing.
+    """
+    if not (cache / KEY).exists():
+        raise InputError(
+            str(cache / KEY),
+            "not there, but examples were named with it",
+            f"copy {cache.name}/ as well, from the folder in which the study began",
+        )
 
 
 def keyed(key: bytes, content: str) -> str:

@@ -2,11 +2,11 @@
 
 The study is sequential and seeded, so whatever happens to it, in the end its ledger has to say what
 that of an undisturbed one says. Some faults come from outside (`matrix.py` kills drivers, workers
-and nodes); these happen inside a process, at the N-th occasion:
+and nodes); these happen inside a process, at chosen occasions of the study's life:
 
     flush       SIGKILL of the driver at a system call that writes the ledger
     checkpoint  SIGKILL of the worker in the middle of writing a checkpoint
-    full-flush, full-checkpoint   the disk is full there, once
+    full-flush, full-checkpoint   the disk is full there
 """
 
 import errno
@@ -35,16 +35,17 @@ def drive(folder: Path, name: str, address: str, workers: int, fault: str) -> No
         name: the study's; it is resumed if it was begun.
         address: of a Ray cluster; `local`: start one.
         workers: of a trial.
-        fault: `KIND:N`, struck once in the study's life.
+        fault: `KIND:N,N,...`, struck at the N-th occasions in the study's life; each strike is a
+            line of NAME.struck.
     """
     os.setsid()
     log = os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    kind, _, number = fault.partition(":")
-    once = folder / f"{name}.fault"
-    if kind in ("flush", "full-flush") and not once.exists():
-        disturb_ledger(kind, int(number), once)
+    kind, _, numbers = fault.partition(":")
+    occasions = Occasions(folder / name, [int(number) for number in numbers.split(",") if number])
+    if kind in ("flush", "full-flush"):
+        disturb_ledger(kind, occasions)
     begun = (folder / "studies" / name / "ledger").exists()
     config = rig.study_config(folder, name, resume=begun, workers=workers)
     pids = folder / f"{name}.pids"
@@ -52,8 +53,8 @@ def drive(folder: Path, name: str, address: str, workers: int, fault: str) -> No
     def steps(spec) -> Iterator[dict]:
         with pids.open("a") as file:
             file.write(f"{os.getpid()}\n")
-        if kind in ("checkpoint", "full-checkpoint") and not once.exists():
-            disturb_checkpoints(kind, int(number), once)
+        if kind in ("checkpoint", "full-checkpoint"):
+            disturb_checkpoints(kind, occasions)
         yield from trial_steps(spec)
 
     def run() -> None:
@@ -70,45 +71,57 @@ def drive(folder: Path, name: str, address: str, workers: int, fault: str) -> No
     run_command(run)
 
 
-def disturb_ledger(kind: str, number: int, once: Path) -> None:
-    """Count the system calls that write the ledger, and strike at the N-th."""
-    calls = {"count": 0}
+class Occasions:
+    """Counts occasions in a file, over all processes of a study, and says when to strike."""
 
-    def counted(name):
+    def __init__(self, study: Path, numbers: list[int]) -> None:
+        self._count, self._struck = study.with_suffix(".count"), study.with_suffix(".struck")
+        self._numbers = numbers
+
+    def strike(self) -> bool:
+        """Count one more; whether this is one to strike at."""
+        with self._count.open("a") as file:
+            file.write(".")
+        if self._count.stat().st_size not in self._numbers:
+            return False
+        with self._struck.open("a") as file:
+            file.write(f"{self._count.stat().st_size}\n")
+        return True
+
+
+def disturb_ledger(kind: str, occasions: Occasions) -> None:
+    """Strike at system calls that write the ledger: before one, or after it."""
+
+    def disturbed(name):
         original = getattr(os, name)
 
+        def struck() -> None:
+            if occasions.strike():
+                if kind == "flush":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise OSError(errno.ENOSPC, "No space left on device")
+
         def call(*arguments, **keywords):
-            # Two occasions in one call: before it and after it.
-            for moment in ("before", "after"):
-                calls["count"] += 1
-                if calls["count"] == number:
-                    once.touch()
-                    if kind == "flush":
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    raise OSError(errno.ENOSPC, "No space left on device")
-                if moment == "before":
-                    result = original(*arguments, **keywords)
+            struck()
+            result = original(*arguments, **keywords)
+            struck()
             return result
 
         setattr(os, name, call)
 
     for name in ("fsync", "replace"):
-        counted(name)
+        disturbed(name)
 
 
-def disturb_checkpoints(kind: str, number: int, once: Path) -> None:
-    """Count the checkpoints of all workers in a file, and strike in the middle of the N-th."""
+def disturb_checkpoints(kind: str, occasions: Occasions) -> None:
+    """Strike in the middle of writing a checkpoint."""
     import dsgkd.checkpoint as checkpoint
 
     save_file = checkpoint.save_file
-    count = once.with_suffix(".count")
 
     def struck(tensors, path, metadata):
         save_file(tensors, path, metadata)
-        with count.open("a") as file:
-            file.write(".")
-        if count.stat().st_size == number and not once.exists():
-            once.touch()
+        if occasions.strike():
             content = Path(path).read_bytes()
             Path(path).write_bytes(content[: len(content) // 2])
             if kind == "checkpoint":

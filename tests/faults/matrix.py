@@ -1,10 +1,10 @@
 """What does a study survive? Faults at random moments, and what became of the study.
 
-    python tests/faults/matrix.py --points 20 --out docs/faults.json [--only driver,flush]
+    python tests/faults/matrix.py --studies 4 --strikes 5 --out faults.json [--only driver,flush]
 
-Every point runs the study of `drill.py`, strikes once, resumes it where it ended, and compares its
-ledger with that of a study that nobody disturbed: every trial finished exactly once, with the same
-decisions, the same weights' predictions and the same figures to the last bit. Faults:
+Each study of `drill.py` is struck at several random moments, goes on after each, and in the end its
+ledger is compared with that of a study that nobody disturbed: every trial finished exactly once,
+with the same decisions, the same predictions and the same figures to the last bit. Faults:
 
     driver      SIGKILL of the driver, the cluster lives on
     head        SIGKILL of the driver and of every process of its Ray, as when the head is lost
@@ -27,7 +27,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,23 +99,21 @@ class Bench:
 
 
 OCCASIONS = {"flush": 110, "full-flush": 110, "checkpoint": 20, "full-checkpoint": 20}
-"""How many occasions the study has, about; a point that comes too late does not strike."""
+"""How many occasions an undisturbed study has, about."""
 
 Strike = Callable[[Bench, Driver, str], bool]
 """Does something to a running study; whether it came to it."""
 
 
 def kill_driver(bench: Bench, driver: Driver, name: str) -> bool:
-    return _later(bench, driver, name) and _kill(driver.pid)
+    return _kill(driver.pid)
 
 
 def terminate_driver(bench: Bench, driver: Driver, name: str) -> bool:
-    return _later(bench, driver, name) and _kill(driver.pid, signal.SIGTERM)
+    return _kill(driver.pid, signal.SIGTERM)
 
 
 def kill_head(bench: Bench, driver: Driver, name: str) -> bool:
-    if not _later(bench, driver, name):
-        return False
     # Ray puts its processes into groups of their own, so they are found by their ancestry.
     for pid in [driver.pid, *_descendants(driver.pid)]:
         _kill(pid)
@@ -124,25 +121,25 @@ def kill_head(bench: Bench, driver: Driver, name: str) -> bool:
 
 
 def kill_worker(bench: Bench, driver: Driver, name: str) -> bool:
-    if not _later(bench, driver, name):
-        return False
     pids = [int(line) for line in (bench.folder / f"{name}.pids").read_text().split()]
-    living = [pid for pid in dict.fromkeys(reversed(pids)) if Path(f"/proc/{pid}").exists()]
-    return bool(living) and _kill(living[0])
-
-
-def nothing(bench: Bench, driver: Driver, name: str) -> bool:
-    """The driver, or a worker, strikes itself."""
-    driver.wait(LIMIT)
-    return (bench.folder / f"{name}.fault").exists()
+    living = [pid for pid in dict.fromkeys(reversed(pids)) if _lives(pid)]
+    return bool(living) and _kill(bench.draw.choice(living[:2]))
 
 
 def _later(bench: Bench, driver: Driver, name: str) -> bool:
-    """Wait for a random row of the ledger, and then a random moment."""
-    if not bench.wait_for_rows(driver, name, bench.draw.randint(1, 8)):
+    """Wait for some more rows of the ledger, and then a random moment; whether it still runs."""
+    rows = len(list(bench.trials(name).glob("[a-z]*-*.parquet")))
+    if not bench.wait_for_rows(driver, name, rows + bench.draw.randint(1, 2)):
         return False
     time.sleep(bench.draw.uniform(0, 1.0))
     return driver.poll() is None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _kill(pid: int, number: int = signal.SIGKILL) -> bool:
@@ -169,34 +166,42 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def drill(bench: Bench, kind: str, point: int, strike: Strike) -> dict:
-    """Run one point, and return what became of it."""
+def drill(bench: Bench, kind: str, number: int, strike: Strike | None, strikes: int) -> dict:
+    """Strike one study several times, and return what became of it.
+
+    Args:
+        bench: where.
+        kind: of fault.
+        number: of the study.
+        strike: what is done from outside; None: a process of the study strikes itself.
+        strikes: how often.
+    """
     workers = 2 if kind == "train" else 1
     expected = bench.reference(workers)
-    name = f"{kind}-{point:02d}"
-    fault = ""
-    if strike is nothing:
-        fault = f"{kind}:{bench.draw.randint(1, OCCASIONS[kind])}"
-    alone = kind == "head"
-    began = time.monotonic()
-    driver = bench.start(name, workers, fault, alone)
-    struck = strike(bench, driver, name)
-    codes, hung = [], False
-    for start in range(6):
+    name, alone, fault = f"{kind}-{number:02d}", kind == "head", ""
+    if strike is None:
+        chosen = bench.draw.sample(range(1, OCCASIONS[kind]), strikes)
+        fault = f"{kind}:{','.join(map(str, chosen))}"
+    began, struck, codes, hung = time.monotonic(), 0, [], False
+    while len(codes) < 2 * strikes + 2 and (not codes or codes[-1] != 0):
+        driver = bench.start(name, workers, fault, alone)
+        while strike and struck < strikes and _later(bench, driver, name):
+            struck += strike(bench, driver, name)
+            if kind in ("driver", "head", "term"):
+                break
         code = driver.wait(LIMIT)
         if code is None:
             hung = True
             _kill(driver.pid)
             code = driver.wait(LIMIT)
         codes.append(code)
-        if code == 0 or start == 5:
-            break
-        driver = bench.start(name, workers, fault, alone)
+    if strike is None:
+        noted = bench.folder / f"{name}.struck"
+        struck = len(noted.read_text().split()) if noted.exists() else 0
     result = {
         "fault": kind,
-        "point": point,
+        "study": number,
         "struck": struck,
-        "starts": len(codes),
         "codes": codes,
         "hung": hung,
         "ended": codes[-1] == 0,
@@ -213,13 +218,15 @@ def drill(bench: Bench, kind: str, point: int, strike: Strike) -> dict:
 
 
 @contextmanager
-def cluster(bench: Bench, nodes: bool) -> Iterator[object]:
-    """A Ray cluster that outlives drivers; with `nodes`, trials run beside the head only."""
+def cluster(bench: Bench, kind: str = "") -> Iterator[object]:
+    """A Ray cluster that outlives drivers; for `node`, trials run beside the head only."""
     from ray.cluster_utils import Cluster
 
     temporary = tempfile.mkdtemp(prefix="r")
-    head = {"num_cpus": 0 if nodes else 3, "include_dashboard": not nodes, "temp_dir": temporary}
-    if not nodes:
+    head = {"num_cpus": 0 if kind == "node" else 3, "temp_dir": temporary}
+    # Without a dashboard Ray leaks the placement groups of stopped trials of several workers.
+    head["include_dashboard"] = kind == "train"
+    if kind == "train":
         head |= {"dashboard_host": "127.0.0.1", "dashboard_port": 0}
     ray_cluster = Cluster(initialize_head=True, head_node_args=head)
     before, bench.address = bench.address, ray_cluster.address
@@ -233,8 +240,6 @@ def cluster(bench: Bench, nodes: bool) -> Iterator[object]:
 
 def remove_node(ray_cluster) -> Strike:
     def strike(bench: Bench, driver: Driver, name: str) -> bool:
-        if not _later(bench, driver, name):
-            return False
         (node,) = ray_cluster.worker_nodes
         ray_cluster.remove_node(node, allow_graceful=False)
         ray_cluster.add_node(num_cpus=2)
@@ -243,23 +248,24 @@ def remove_node(ray_cluster) -> Strike:
     return strike
 
 
-STRIKES: dict[str, Strike] = {
+STRIKES: dict[str, Strike | None] = {
     "driver": kill_driver,
     "head": kill_head,
     "worker": kill_worker,
     "train": kill_worker,
-    "node": nothing,  # replaced where there is a cluster with nodes
-    "flush": nothing,
-    "checkpoint": nothing,
-    "full-flush": nothing,
-    "full-checkpoint": nothing,
+    "node": None,  # replaced where there is a cluster with nodes
+    "flush": None,
+    "checkpoint": None,
+    "full-flush": None,
+    "full-checkpoint": None,
     "term": terminate_driver,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=20)
+    parser.add_argument("--studies", type=int, default=4, help="for each fault")
+    parser.add_argument("--strikes", type=int, default=5, help="in each study")
     parser.add_argument("--only", default=",".join(STRIKES))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path)
@@ -269,13 +275,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="faults") as folder:
         bench = Bench(Path(folder), flags.seed)
         for kind in kinds:
-            with cluster(bench, nodes=kind == "node") as ray_cluster:
+            with cluster(bench, kind) as ray_cluster:
                 strike = STRIKES[kind]
                 if kind == "node":
                     ray_cluster.add_node(num_cpus=2)
                     strike = remove_node(ray_cluster)
-                for point in range(flags.points):
-                    results.append(drill(bench, kind, point, strike))
+                for number in range(flags.studies):
+                    results.append(drill(bench, kind, number, strike, flags.strikes))
                     print(json.dumps(results[-1]), flush=True)
                     if flags.out:
                         flags.out.write_text(json.dumps(results, indent=1) + "\n")
@@ -285,20 +291,18 @@ def main() -> None:
 def table(results: list[dict]) -> str:
     """Return the outcomes by fault, as Markdown."""
     lines = [
-        "| fault | points | struck | ended | ledger identical | trials cut off | hung |",
+        "| fault | strikes | studies | ended | ledger identical | attempts cut off | hung |",
         "|---|---|---|---|---|---|---|",
     ]
     for kind in dict.fromkeys(result["fault"] for result in results):
         rows = [result for result in results if result["fault"] == kind]
-        counts = Counter()
-        for row in rows:
-            counts.update(
-                {key: int(bool(row.get(key))) for key in ("struck", "ended", "identical", "hung")}
-            )
-        cut = sum(row.get("cut_off", 0) for row in rows)
+        sums = {
+            key: sum(int(row.get(key) or 0) for row in rows)
+            for key in ("struck", "ended", "identical", "cut_off", "hung")
+        }
         lines.append(
-            f"| {kind} | {len(rows)} | {counts['struck']} | {counts['ended']} | "
-            f"{counts['identical']} | {cut} | {counts['hung']} |"
+            f"| {kind} | {sums['struck']} | {len(rows)} | {sums['ended']} | {sums['identical']} | "
+            f"{sums['cut_off']} | {sums['hung']} |"
         )
     return "\n".join(lines)
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.ray
 def bench() -> Iterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="faults") as folder:
         bench = Bench(Path(folder), seed=3)
-        with cluster(bench, nodes=False):
+        with cluster(bench):
             bench.reference(1)
             yield bench
 
@@ -30,13 +30,13 @@ def assert_survived(result):
     "kind", ["driver", "worker", "flush", "checkpoint", "full-flush", "full-checkpoint", "term"]
 )
 def test_a_study_survives(bench, kind):
-    assert_survived(drill(bench, kind, 0, STRIKES[kind]))
+    assert_survived(drill(bench, kind, 0, STRIKES[kind], strikes=2))
 
 
 def test_a_study_survives_the_loss_of_a_node(bench):
-    with cluster(bench, nodes=True) as nodes:
+    with cluster(bench, "node") as nodes:
         nodes.add_node(num_cpus=2)
-        assert_survived(drill(bench, "node", 0, remove_node(nodes)))
+        assert_survived(drill(bench, "node", 0, remove_node(nodes), strikes=1))
 
 
 def test_two_studies_on_one_cluster_do_not_touch_each_other(bench):

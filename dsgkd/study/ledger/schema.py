@@ -49,6 +49,8 @@ SCHEMAS: dict[Table, pa.Schema] = {
         budget=pa.string(),  # JSON
         lock_hash=pa.string(),  # SHA-256 of the installed packages and their versions
         environment=pa.string(),  # JSON: {package: version}
+        models=pa.string(),  # JSON: {name: fingerprint of the weights}
+        key_check=pa.string(),  # a keyed hash of nothing: tells whether ids have the same key
     ),
     "trials": _schema(
         study_id=pa.string(),
@@ -125,7 +127,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
 
 JSON_COLUMNS = frozenset(
     {"hardware", "row_counts", "label_counts", "configuration", "budget", "other"}
-    | {"environment", "objectives", "parameters"}
+    | {"environment", "models", "objectives", "parameters"}
 )
 """Columns that hold JSON: give any JSON value, or a string that already is JSON."""
 

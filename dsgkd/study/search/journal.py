@@ -1,9 +1,10 @@
 """Where does `optuna-dashboard` look? A file in Optuna's journal format, in the study's folder.
 
 The file is written by one process (a study's driver holds the study's lock) and is derived from
-the ledger, so it needs neither Optuna's lock file, which a killed process would leave behind, nor
-a disk flush for every report. What a kill cut off in the middle of a line is cut away when the
-file is opened.
+the ledger. So what others write into it (a study can be deleted in the dashboard) is not read until
+the study is resumed, and it needs neither Optuna's lock file, which a killed process would leave
+behind, nor a disk flush for every report. What a kill cut off in the middle of a line is cut away
+when the file is opened.
 """
 
 import errno
@@ -27,12 +28,13 @@ class Journal(BaseJournalBackend):
             path.parent.mkdir(parents=True, exist_ok=True)
             _mend(path)
             self._reader = JournalFileBackend(str(path))
+            self._logs: list[dict[str, Any]] | None = None
         except OSError as error:
             raise _unwritable(path, error) from error
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """Yield the entries from a number on."""
-        return self._reader.read_logs(log_number_from)
+        """Return the entries from a number on: those of the file as it was, and our own."""
+        return self._known()[log_number_from:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append entries, one a line.
@@ -40,12 +42,19 @@ class Journal(BaseJournalBackend):
         Raises:
             StorageError: the disk is full, or the file cannot be written.
         """
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        known = self._known()
+        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
         try:
             with self._path.open("ab") as file:
-                file.write(lines.encode())
+                file.write("".join(line + "\n" for line in lines).encode())
         except OSError as error:
             raise _unwritable(self._path, error) from error
+        known += map(json.loads, lines)
+
+    def _known(self) -> list[dict[str, Any]]:
+        if self._logs is None:
+            self._logs = list(self._reader.read_logs(0))
+        return self._logs
 
     def set_aside(self) -> None:
         """Rename the file, so that a new one can take its place."""

@@ -53,3 +53,19 @@ def test_other_names_are_the_zoos(tmp_path):
 def test_a_corpus_that_does_not_exist_is_a_users_error(tmp_path):
     with pytest.raises(InputError):
         model_reference(f"corpus:{tmp_path / 'none'}", tmp_path)
+
+
+def test_a_model_that_is_gone_is_missed_before_it_is_built_again(corpus, tmp_path):
+    cache = tmp_path / "cache"
+    tiny.check_kept(["kobert", str(tmp_path)], cache)  # not built here
+    with pytest.raises(InputError, match=r"notes-\w+: not there, .*: copy cache/"):
+        tiny.check_kept(["kobert", corpus], cache)
+    folder = build(corpus, cache, BRIEF)
+    with pytest.raises(InputError):
+        tiny.check_kept([corpus], cache)  # that is one of another size
+    folder.rename(folder.with_name(tiny._folder("notes", *_default(corpus), cache).name))
+    tiny.check_kept([corpus], cache)
+
+
+def _default(corpus):
+    return tiny._corpus(corpus), tiny._configuration(corpus)

@@ -1,21 +1,27 @@
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import ray
+import rig
 from tiny_runs import KOREAN, MILD, URGENT
 
 import analysis
 from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
+from dsgkd.models.fingerprint import fingerprint
 from dsgkd.models.student import load_student
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig
+from dsgkd.study.cost.budget import BudgetConfig
 from dsgkd.study.ledger import Ledger
 from dsgkd.study.preparation.teachers import plan, store_teacher
 from dsgkd.study.search.pruning import PruningConfig
 from dsgkd.study.study import Study
 from dsgkd.study.trials.events import Stage
 from dsgkd.study.trials.runner import run_trials
+from dsgkd.training.run import open_table
 
 pytestmark = pytest.mark.ray
 
@@ -108,6 +114,20 @@ def test_a_finished_study_stays_as_it_is_when_resumed_and_refuses_another_questi
     changed.check()
     with pytest.raises(InputError, match="seed"):
         changed.run()
+
+
+def test_a_study_that_was_copied_goes_on_elsewhere_only_with_its_cache(finished, tmp_path):
+    config, _, before = finished
+    copy = replace(config, out=tmp_path / "elsewhere", name="renamed", resume=True)
+    shutil.copytree(config.folder, copy.folder)
+    with pytest.raises(InputError, match=r"example-id\.key: not there, .*: copy cache/"):
+        Study(copy).check()
+    assert not copy.cache.exists()
+    shutil.copytree(config.cache, copy.cache)
+    moved = Study(copy, lambda line: None)
+    moved.check()
+    moved.run()
+    assert analysis.load(copy.folder).trials.equals(before.trials)
 
 
 def test_a_lost_part_of_a_study_is_done_again_and_nothing_else(finished, tmp_path):
@@ -271,3 +291,111 @@ def test_a_trial_that_fails_says_why_and_the_study_goes_on(local_ray, make_study
     assert "not finite" in trials.loc["search-mlkd-000", "reason"]
     assert trials.loc["confirm-plain-000-000", "state"] == "complete"
     assert "confirm-mlkd-000-000" not in trials.index
+
+
+def test_the_same_study_twice_gives_the_same_trials_and_figures(local_ray, tmp_path):
+    """One seed decides everything, where trials come one after the other."""
+    for name in ("one", "other"):
+        config = rig.study_config(tmp_path, name)
+        Study(config, lambda line: None).run()
+    assert rig.outcome(tmp_path, "one") == rig.outcome(tmp_path, "other")
+
+
+def test_the_test_split_is_not_read_before_the_seal_is_broken(local_ray, tmp_path):
+    """Its rows may hold anything: nobody looks."""
+    config = rig.study_config(tmp_path, "sealed")
+    notes = Path(config.run.data.path)
+    whole = notes.read_text(encoding="utf-8")
+    notes.write_text(
+        "\n".join(
+            ",".join(["x", "", "no label of ours", "test"]) if line.endswith(",test") else line
+            for line in whole.splitlines()
+        ),
+        encoding="utf-8",
+    )
+    sealed = Study(replace(config, test=""), lambda line: None)
+    sealed.check()
+    sealed.run()
+    broken = Study(replace(config, resume=True), lambda line: None)
+    broken.check()
+    with pytest.raises(InputError):
+        broken.run()
+    assert "seal-001" not in set(analysis.load(config.folder).trials["trial_id"])
+    notes.write_text(whole, encoding="utf-8")
+    broken = Study(replace(config, resume=True), lambda line: None)
+    assert broken.run().tested
+    assert (
+        list(analysis.load(config.folder).trials.query("stage == 'test'")["state"])
+        == ["complete"] * 3
+    )
+
+
+def test_controls_and_limits(local_ray, make_study, zoo):
+    """Every kind of control, tuned by borrowing; and a limit that is reached and raised."""
+    config = make_study(
+        "controls",
+        pruning=PruningConfig("none"),
+        confirmation=ConfirmationConfig(
+            seeds=1,
+            controls=("random", "shuffled", f"wrong-domain={zoo / 'roberta'}"),
+            tune_controls=False,
+        ),
+        budget=BudgetConfig(max_hours=1e-6),
+    )
+    lines = []
+    study = Study(config, lines.append)
+    outcome = study.run()
+    assert "max-hours" in outcome.limit
+    assert any("go on with --resume" in line for line in lines)
+    trials = analysis.load(config.folder).trials
+    assert not set(trials["state"]) - {"preempted", "complete"}
+    more = Study(replace(config, resume=True, budget=BudgetConfig()), lines.append)
+    assert more.run().limit is None
+    trials = analysis.load(config.folder).trials.query("state == 'complete'")
+    confirmed = trials[trials["stage"].isin(["confirm", "control"])].set_index("method")
+    assert set(confirmed.index) == {
+        "mlkd",
+        "plain",
+        "random-teacher",
+        "shuffled-words",
+        "wrong-domain",
+    }
+    drawn = json.loads(confirmed.loc["mlkd", "configuration"])
+    for method, change in {
+        "random-teacher": {"teacher_weights": "random"},
+        "shuffled-words": {"shuffled": True},
+        "wrong-domain": {"teacher": str(zoo / "roberta")},
+    }.items():
+        given = json.loads(confirmed.loc[method, "configuration"])
+        assert given == drawn | {"distillation": drawn["distillation"] | change}
+
+
+def test_a_study_says_beforehand_what_it_will_cost_and_plans(local_ray, make_study):
+    lines = []
+    config = make_study("planned", estimate=True)
+    Study(config, lines.append).plan()
+    assert not config.folder.exists()
+    assert any("at most" in line for line in lines)
+    Study(config, lambda line: None).run()
+    lines.clear()
+    Study(replace(config, resume=True), lines.append).plan()
+    assert any("hyperband" in line for line in lines)
+
+
+def test_other_weights_or_another_key_are_not_gone_on_with(local_ray, tmp_path):
+    config = rig.study_config(tmp_path, "moved")
+    Study(config, lambda line: None).run()
+    resumed = replace(config, resume=True)
+    weights = next((tmp_path / "zoo" / "teacher").glob("*.safetensors"))
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    fingerprint.cache_clear()
+    with pytest.raises(InputError, match="other weights than the study began with"):
+        Study(resumed).run()
+    weights.write_bytes(before)
+    fingerprint.cache_clear()
+    (key,) = [path for path in config.cache.iterdir() if path.name.endswith(".key")]
+    key.write_bytes(bytes(32))
+    open_table.cache_clear()
+    with pytest.raises(InputError, match="another study's"):
+        Study(resumed).run()

@@ -274,6 +274,21 @@ def test_a_journal_that_is_behind_torn_or_gone_is_brought_to_agree_with_the_ledg
     assert lab.record() == whole
 
 
+def test_a_study_that_is_deleted_in_the_dashboard_goes_on_and_comes_back(lab):
+    first = lab.ask()
+    storage = JournalStorage(JournalFileBackend(str(lab.folder / "search.journal")))
+    for study in storage.get_all_studies():
+        storage.delete_study(study._study_id)
+    lab.finish(first, 0.5)
+    asked = [first, *lab.run_all()]
+    whole = lab.search.best(MLKD, 3)
+    lab.open()
+    assert lab.ask() is None
+    of_mlkd = [spec for spec in asked if spec.method == MLKD]
+    assert len(lab.record()) == len(of_mlkd) > 1
+    assert [c.trial_id for c in lab.search.best(MLKD, 3)] == [c.trial_id for c in whole]
+
+
 def test_a_larger_budget_extends_a_finished_search_with_all_that_is_known(lab):
     before = lab.run_all()
     lab.open(trials=10)
