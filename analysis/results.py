@@ -112,7 +112,7 @@ class Results:
         except FileNotFoundError:
             return None
         try:
-            part = pq.ParquetFile(pa.BufferReader(content)).read()
+            part = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
             version = int((part.schema.metadata or {})[_VERSION_KEY])
         except (pa.ArrowException, KeyError, OSError) as error:
             raise NotALedger(f"{path}: not a file of a ledger: move it away") from error

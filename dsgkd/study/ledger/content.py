@@ -12,6 +12,8 @@ from dsgkd.study.ledger.schema import LEDGER_SCHEMA_VERSION, VERSION_KEY
 
 REPLACES_KEY = b"dsgkd_ledger_replaces"
 """Key of the names (JSON, without `.parquet`) that a merged file replaces, in its metadata."""
+MANY = 500
+"""With fewer rows, to compress each column takes longer than to write it."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,13 @@ def encode(rows: pa.Table, replaces: Sequence[str] = ()) -> pa.Buffer:
     if replaces:
         metadata[REPLACES_KEY] = json.dumps(list(replaces)).encode()
     sink = pa.BufferOutputStream()
+    many = rows.num_rows >= MANY
     pq.write_table(
         rows.replace_schema_metadata(metadata),
         sink,
-        compression="zstd",
-        # For a few rows these cost more than the rows.
-        use_dictionary=bool(replaces),
-        write_statistics=bool(replaces),
+        compression="zstd" if many else "none",
+        use_dictionary=many,
+        write_statistics=many,
     )
     return sink.getvalue()
 
@@ -48,7 +50,8 @@ def decode(path: str, data: pa.Buffer) -> Content:
         InputError: it is no file of a ledger, or one of a newer version than this.
     """
     try:
-        rows = pq.ParquetFile(pa.BufferReader(data)).read()
+        # Whole files are read side by side; threads for the columns of one only cost.
+        rows = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
         metadata = rows.schema.metadata or {}
         version = int(metadata[VERSION_KEY])
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:

@@ -153,9 +153,15 @@ def as_table(table: Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     the message never shows the value.
     """
     schema = SCHEMAS[table]
-    if unknown := {column for row in rows for column in row} - set(schema.names):
+    given = {column for row in rows for column in row}
+    if unknown := given - set(schema.names):
         raise ValueError(f"ledger table {table!r} has no column {', '.join(sorted(unknown))}")
-    arrays = [_array(table, field, [row.get(field.name) for row in rows]) for field in schema]
+    arrays = [
+        _array(table, field, [row.get(field.name) for row in rows])
+        if field.name in given or field.name in _REQUIRED
+        else pa.nulls(len(rows), field.type)
+        for field in schema
+    ]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 

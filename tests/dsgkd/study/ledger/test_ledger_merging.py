@@ -281,7 +281,7 @@ def test_a_full_disk_leaves_all_readable_and_the_merge_is_done_when_there_is_roo
 def test_a_small_disk_that_is_really_full_is_one_line_and_all_is_readable(tmp_path: Path) -> None:
     script = (
         "import os, sys\n"
-        "sys.path[:0] = ['tests/dsgkd/study', 'tests']\n"
+        f"sys.path[:0] = [{str(Path(__file__).parent)!r}, 'tests']\n"
         "from pathlib import Path\n"
         "from test_ledger_merging import *\n"
         "root = Path(sys.argv[1])\n"
