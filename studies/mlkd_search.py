@@ -32,14 +32,15 @@ from dsgkd.cli.flags import (
     store_flags,
 )
 from dsgkd.cli.session import ray_session, studies_folder, told_at_the_end
+from dsgkd.cli.watching import watching_flags
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
 from dsgkd.models.tiny import is_built_here
 from dsgkd.study.config import StudyConfig
-from dsgkd.study.hook import check_hook
-from dsgkd.study.space import SearchSpace
+from dsgkd.study.search.space import SearchSpace
 from dsgkd.study.study import Study
-from dsgkd.study.trackers import trackers
+from dsgkd.study.watch.hook import check_hook
+from dsgkd.study.watch.trackers import trackers
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
 SPACE = SearchSpace(
@@ -64,7 +65,7 @@ def main() -> None:
     if flags.on_end:
         check_hook(flags.on_end)
     config = study_config(flags)
-    study = Study(config, live=not flags.plain_lines)
+    study = Study(config, live=not flags.plain_progress)
     study.check()
     with ray_session(config):
         if flags.plan:
@@ -131,6 +132,7 @@ def parser() -> argparse.ArgumentParser:
     flags_of.budget_flags(parser)
     flags_of.cluster_flags(parser)
     store_flags(parser)
+    watching_flags(parser)
     return parser
 
 

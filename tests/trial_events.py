@@ -6,8 +6,8 @@ from typing import Any
 
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.distillation.store.depot import StoreConfig
-from dsgkd.study.events import Listener
-from dsgkd.study.trial import Report, TrialSpec
+from dsgkd.study.trials.events import Listener
+from dsgkd.study.trials.trial import Report, TrialSpec
 from dsgkd.text.sources import DataConfig
 from dsgkd.training.metrics import MEASURES
 from dsgkd.training.run import OptimisationConfig, RunConfig
@@ -37,6 +37,7 @@ def make_spec(
         "cache": "/studies/cache",
         "store": StoreConfig(),
         "ledger": "/studies/one/ledger",
+        "scratch": "/studies/one/tune",
         "keep_model": False,
     }
     return TrialSpec(**settings | changes)

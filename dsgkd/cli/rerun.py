@@ -177,7 +177,9 @@ def _check_data(config: RunConfig, cache: Path, fingerprint: str) -> None:
     notes = open_table(config.data, config.world, cache, config.splits)
     if notes.fingerprint != fingerprint:
         raise InputError(
-            notes.name, "not the data that the study began with", "name them with --data"
+            notes.name,
+            "not the data that the study began with",
+            "name them with --data; a study that was copied needs its cache/example-id.key as well",
         )
 
 

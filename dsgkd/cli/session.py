@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dsgkd.cli.terminal import stop_on_sigterm
 from dsgkd.errors import InputError
 from dsgkd.study.config import StudyConfig
-from dsgkd.study.hook import State, ending, tell
 from dsgkd.study.study import Study
+from dsgkd.study.watch.hook import State, ending, tell
 
 
 @contextmanager
@@ -38,6 +39,7 @@ def ray_session(config: StudyConfig) -> Iterator[None]:
             )
     except ConnectionError as error:
         raise InputError("RAY_ADDRESS", f"no Ray at {address}", "start one or unset it") from error
+    stop_on_sigterm()  # Ray has set a handler of its own
     try:
         yield
     finally:

@@ -22,9 +22,9 @@ from rich.text import Text
 
 from dsgkd.cli.terminal import parser_of
 from dsgkd.errors import InputError
-from dsgkd.study.board import Standing, TrialLine, read_standing
 from dsgkd.study.ledger import Ledger
-from dsgkd.study.picture import duration, hours, plain, table
+from dsgkd.study.watch.board import Standing, TrialLine, read_standing
+from dsgkd.study.watch.picture import duration, hours, plain, table
 
 SILENCE = 600.0
 """Seconds without news after which a running study is suspected to have been interrupted, unless

@@ -6,13 +6,12 @@ from typing import Any, TypeVar, get_args
 
 from dsgkd.cli.flags import integers
 from dsgkd.errors import InputError
-from dsgkd.study.budget import BudgetConfig
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig
-from dsgkd.study.pruning import PruningConfig, Scheduler
-from dsgkd.study.sampling import Point, Sampler
-from dsgkd.study.search import SearchConfig
-from dsgkd.study.services import SERVICES
-from dsgkd.study.space import point_of
+from dsgkd.study.cost.budget import BudgetConfig
+from dsgkd.study.search.pruning import PruningConfig, Scheduler
+from dsgkd.study.search.sampling import Point, Sampler
+from dsgkd.study.search.search import SearchConfig
+from dsgkd.study.search.space import point_of
 from dsgkd.training.run import RunConfig, paper_preset
 
 T = TypeVar("T")
@@ -197,23 +196,6 @@ def folder_flags(parser: argparse.ArgumentParser) -> None:
     study.add_argument("--name", default="", help="the study's folder in it [by date and time]")
     study.add_argument(
         "--resume", action="store_true", help="go on with the study of that name, or extend it"
-    )
-    study.add_argument(
-        "--plain-lines", action="store_true", help="no live table on a terminal either"
-    )
-    study.add_argument(
-        "--track",
-        action="append",
-        default=[],
-        choices=SERVICES,
-        help="also send losses and validation measures there; wandb may send them out of the "
-        "house: see the README; repeatable",
-    )
-    study.add_argument(
-        "--on-end",
-        default="",
-        metavar="COMMAND_OR_URL",
-        help="run or call this when the study ends, however it does",
     )
 
 

@@ -34,8 +34,7 @@ def run_command(command: Callable[[], None]) -> NoReturn:
     """Run a command and exit: 0; 2 after one line for bad input; 130 when interrupted."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     sys.stdout.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
-    # What a scheduler sends before it takes a machine away: stop as for Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
+    stop_on_sigterm()
     try:
         command()
     except InputError as error:
@@ -47,6 +46,11 @@ def run_command(command: Callable[[], None]) -> NoReturn:
     except BrokenPipeError:
         sys.exit(1)
     sys.exit(0)
+
+
+def stop_on_sigterm() -> None:
+    """Stop as for Ctrl-C at what a scheduler sends before it takes a machine away."""
+    signal.signal(signal.SIGTERM, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-TRACKERS = ("tensorboard", "mlflow", "wandb")
+from dsgkd.study.watch.services import SERVICES
 
 
 def watching_flags(parser: argparse.ArgumentParser) -> None:
@@ -11,7 +11,7 @@ def watching_flags(parser: argparse.ArgumentParser) -> None:
     watching.add_argument(
         "--track",
         action="append",
-        choices=TRACKERS,
+        choices=list(SERVICES),
         default=[],
         help="also give settings, losses and validation measures (no text, no file names) to a "
         "tracker; repeatable. tensorboard: in the study's folder. mlflow: there too, or on the "

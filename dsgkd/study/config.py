@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
-from dsgkd.study.arms import Arm, arms
-from dsgkd.study.budget import BudgetConfig
-from dsgkd.study.pruning import PruningConfig
-from dsgkd.study.sampling import Point
-from dsgkd.study.search import SearchConfig
-from dsgkd.study.space import SearchSpace
+from dsgkd.study.cost.budget import BudgetConfig
+from dsgkd.study.search.arms import Arm, arms
+from dsgkd.study.search.pruning import PruningConfig
+from dsgkd.study.search.sampling import Point
+from dsgkd.study.search.search import SearchConfig
+from dsgkd.study.search.space import SearchSpace
 from dsgkd.training.run import RunConfig
 
 

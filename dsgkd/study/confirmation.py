@@ -12,11 +12,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dsgkd.study.arms import MLKD
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.ledger import Ledger
-from dsgkd.study.past import PastTrial
-from dsgkd.study.search import Candidate, Search
+from dsgkd.study.search.arms import MLKD
+from dsgkd.study.search.search import Candidate, Search
+from dsgkd.study.trials.past import PastTrial
 from dsgkd.training.run import RunConfig
 
 FIRST_SEED = 1000

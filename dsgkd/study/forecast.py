@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from dsgkd.study.arms import MLKD, Arm
 from dsgkd.study.config import StudyConfig
-from dsgkd.study.curves import curves
-from dsgkd.study.estimate import Estimate, StudyShape, estimate_lines
+from dsgkd.study.cost.curves import curves
+from dsgkd.study.cost.estimate import Estimate, StudyShape, estimate_lines
+from dsgkd.study.cost.replay_table import replay_lines
+from dsgkd.study.cost.timing import time_methods
 from dsgkd.study.ledger import Ledger
-from dsgkd.study.replay_table import replay_lines
-from dsgkd.study.teachers import StoredTeacherPlan
-from dsgkd.study.timing import time_methods
+from dsgkd.study.preparation.teachers import StoredTeacherPlan
+from dsgkd.study.search.arms import MLKD, Arm
 from dsgkd.training.metrics import SMALLER_IS_BETTER
 from dsgkd.training.run import RunConfig
 

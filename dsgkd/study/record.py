@@ -7,9 +7,9 @@ from typing import Any
 
 from dsgkd.errors import InputError
 from dsgkd.study.config import StudyConfig, as_json, check_same
-from dsgkd.study.environment import environment, hardware, lock_hash, versions
 from dsgkd.study.ledger import Ledger
-from dsgkd.study.past import PastTrial, close_lost, read_past
+from dsgkd.study.preparation.environment import environment, hardware, lock_hash, versions
+from dsgkd.study.trials.past import PastTrial, close_lost, read_past
 from dsgkd.text.sources import Notes
 
 
@@ -30,14 +30,7 @@ class Record:
     def begin(self, notes: Notes) -> None:
         """Write the study's row."""
         self.study_id = f"{self._config.name}-{secrets.token_hex(4)}"
-        table = notes.table.to_pandas()
-        labels = {
-            split: {
-                notes.label_names[label]: int(count)
-                for label, count in part["label"].value_counts().sort_index().items()
-            }
-            for split, part in table.groupby("split")
-        }
+        splits = notes.table["split"].to_pandas()
         row = {
             "study_id": self.study_id,
             "name": self._config.name,
@@ -45,8 +38,8 @@ class Record:
             **versions(),
             "hardware": hardware(),
             "data_fingerprint": notes.fingerprint,
-            "row_counts": {split: int(n) for split, n in table["split"].value_counts().items()},
-            "label_counts": labels,
+            "row_counts": {split: int(n) for split, n in splits.value_counts().items()},
+            "label_counts": _label_counts(notes),
             "configuration": as_json(self._config),
             "seed": self._config.seed,
             "budget": self._asked_for(),
@@ -95,12 +88,22 @@ class Record:
         Raises:
             InputError: they are others.
         """
-        if self._row()["data_fingerprint"] != notes.fingerprint:
+        row = self._row()
+        if row["data_fingerprint"] == notes.fingerprint:
+            return
+        key = self._config.cache / "example-id.key"
+        if json.loads(row["label_counts"]) == _label_counts(notes):
             raise InputError(
                 notes.name,
-                "not the data that the study began with",
-                "start a new study with --name",
+                "as many notes as the study began with, under other ids",
+                f"a study that was moved needs the {key.name} of then: copy it to {key}; for other "
+                "notes start a new study with --name",
             )
+        raise InputError(
+            notes.name,
+            "not the data that the study began with",
+            "start a new study with --name",
+        )
 
     def read(self) -> None:
         """Read the trials again."""
@@ -123,3 +126,15 @@ class Record:
             "confirm_seeds": config.confirmation.seeds,
             "controls": list(config.confirmation.controls),
         }
+
+
+def _label_counts(notes: Notes) -> dict[str, dict[str, int]]:
+    """Return split -> label -> number of notes."""
+    table = notes.table.select(["split", "label"]).to_pandas()
+    return {
+        split: {
+            notes.label_names[label]: int(count)
+            for label, count in part["label"].value_counts().sort_index().items()
+        }
+        for split, part in table.groupby("split")
+    }

@@ -22,9 +22,6 @@ from filelock import FileLock, Timeout
 from dsgkd.configuration import from_plain
 from dsgkd.distillation.distiller import TeacherStore
 from dsgkd.errors import InputError
-from dsgkd.study.arms import RANDOM_TEACHER
-from dsgkd.study.board import lines_of
-from dsgkd.study.budget import Meter, Reserve
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.confirmation import (
     Planned,
@@ -35,17 +32,19 @@ from dsgkd.study.confirmation import (
     runs_by_searched_method,
 )
 from dsgkd.study.confirmation import test_name as name_of_test
-from dsgkd.study.events import Listener, Stage
+from dsgkd.study.cost.budget import Meter, Reserve
 from dsgkd.study.forecast import say_cost, say_replays
-from dsgkd.study.objectives import Constraint
-from dsgkd.study.prepare import build_models, check_models, depths, prepare_notes
-from dsgkd.study.progress import StageInfo, progress
+from dsgkd.study.preparation.prepare import build_models, check_models, depths, prepare_notes
+from dsgkd.study.preparation.teachers import StoredTeacherPlan, plan, store_teacher
 from dsgkd.study.record import Record
-from dsgkd.study.recorder import Recorder
-from dsgkd.study.runner import run_trials, slots
-from dsgkd.study.search import Search
-from dsgkd.study.teachers import StoredTeacherPlan, plan, store_teacher
-from dsgkd.study.trial import OWN_TEACHER, Steps, TrialSpec, trial_steps
+from dsgkd.study.search.arms import RANDOM_TEACHER
+from dsgkd.study.search.search import Search
+from dsgkd.study.trials.events import Listener, Stage
+from dsgkd.study.trials.objectives import Constraint
+from dsgkd.study.trials.recorder import Recorder
+from dsgkd.study.trials.runner import run_trials, slots
+from dsgkd.study.trials.trial import OWN_TEACHER, Steps, TrialSpec, trial_steps
+from dsgkd.study.watch.progress import StageInfo, progress, with_past
 from dsgkd.text.sources import SEALED, SPLITS, Notes
 from dsgkd.training.run import RunConfig, open_table
 from dsgkd.training.teachers import choose
@@ -205,7 +204,9 @@ class Study:
             raise InputError(
                 str(config.folder), "a study stands here", "add --resume, or choose another --name"
             )
-        if not exists and config.folder.exists() and any(config.folder.iterdir()):
+        # A study that was killed before its first row has left an empty ledger.
+        found = {path.name for path in config.folder.iterdir()} if config.folder.is_dir() else set()
+        if not exists and found - {"ledger"}:
             raise InputError(
                 str(config.folder), "a folder with other files", "choose another --out or --name"
             )
@@ -298,10 +299,9 @@ class Study:
         self, stage: Stage, listeners: Sequence[Listener]
     ) -> Generator[Stage, None, None]:
         """Yield a stage with everybody who follows its trials."""
-        config, spent = self.config, self._meter.spent()
+        config = self.config
         kept = [config.run.selection.objective, *config.search.objectives]
         kept += [Constraint.parse(text).name for text in config.search.constraints]
-        rows = [t.row for t in self._record.past.values() if _stage_of(t.stage) == stage.name]
         info = StageInfo(
             study=config.name,
             stage=stage.name,
@@ -310,11 +310,8 @@ class Study:
             measure=config.run.selection.objective,
             epochs=config.run.optimisation.epochs,
             price_per_gpu_hour=config.budget.price_per_gpu_hour,
-            worker_hours=spent.worker_hours,
-            gpu_hours=spent.gpu_hours,
-            earlier=lines_of(row for row in rows if row["method"]),
         )
-        with progress(info, self.say, self._live) as shown:
+        with progress(with_past(info, self._record.ledger), self.say, self._live) as shown:
             # The ledger first: whatever is decided on a report, the report is there.
             recorder = Recorder(self._record.ledger, kept)
             stage.listeners = (recorder, *stage.listeners, self._meter, shown, *listeners)
@@ -419,17 +416,13 @@ class Study:
             cache=str(config.cache),
             store=store,
             ledger=str(config.folder / "ledger"),
+            scratch=str(config.folder / "tune"),
             keep_model=stage in ("confirm", "control"),
             known_epochs=past.epochs if past else 0,
             workers=cluster.workers_per_trial,
             cpus_per_worker=cluster.cpus_per_worker,
             gpus_per_worker=cluster.gpus_per_worker,
         )
-
-
-def _stage_of(kind: str) -> str:
-    """Return the stage in which a kind of trial runs: controls are confirmed as well."""
-    return "confirm" if kind == "control" else kind
 
 
 def _describe(notes: Notes) -> str:

@@ -20,7 +20,7 @@ from workload import MINI, SEED
 
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
-from dsgkd.study.space import PLAIN, SearchSpace
+from dsgkd.study.search.space import PLAIN, SearchSpace
 from dsgkd.study.study import Study, StudyConfig
 from dsgkd.text.world import WorldConfig
 from dsgkd.training.run import OptimisationConfig, RunConfig

@@ -1,19 +1,14 @@
 """One small study, run as its user would, and disturbed in a chosen way.
 
-    python tests/faults/drill.py FOLDER NAME [--resume] [--workers 2] [--fault KIND:N]
-
 The study is sequential and seeded, so whatever happens to it, in the end its ledger has to say what
-that of an undisturbed one says. KIND is what happens inside a process; `matrix.py` does the rest
-(killing this process, workers and nodes) from outside:
+that of an undisturbed one says. Some faults come from outside (`matrix.py` kills drivers, workers
+and nodes); these happen inside a process, at the N-th occasion:
 
-    flush       SIGKILL of this process at the N-th step of writing the ledger
-    checkpoint  SIGKILL of the worker in the middle of the N-th checkpoint
+    flush       SIGKILL of the driver at a system call that writes the ledger
+    checkpoint  SIGKILL of the worker in the middle of writing a checkpoint
     full-flush, full-checkpoint   the disk is full there, once
-
-Every training process writes its id into FOLDER/NAME.pids, so that it can be killed from outside.
 """
 
-import argparse
 import errno
 import os
 import signal
@@ -24,32 +19,37 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent), str(HERE)]
 
+import ray  # noqa: E402
+import rig  # noqa: E402
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("name")
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--fault", default="")
-    flags = parser.parse_args()
+from dsgkd.cli.terminal import run_command, stop_on_sigterm  # noqa: E402
+from dsgkd.study.study import Study  # noqa: E402
+from dsgkd.study.trials.trial import trial_steps  # noqa: E402
 
-    import ray
-    from rig import study_config
 
-    from dsgkd.cli.flags import run_command
-    from dsgkd.study.study import Study
+def drive(folder: Path, name: str, address: str, workers: int, fault: str) -> None:
+    """Be the driver of a study; its output goes to FOLDER/NAME.log, its workers' ids to NAME.pids.
 
-    kind, _, number = flags.fault.partition(":")
-    once = flags.folder / f"{flags.name}.fault"
+    Args:
+        folder: of the notes, models and studies.
+        name: the study's; it is resumed if it was begun.
+        address: of a Ray cluster; `local`: start one.
+        workers: of a trial.
+        fault: `KIND:N`, struck once in the study's life.
+    """
+    os.setsid()
+    log = os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    kind, _, number = fault.partition(":")
+    once = folder / f"{name}.fault"
     if kind in ("flush", "full-flush") and not once.exists():
         disturb_ledger(kind, int(number), once)
-    config = study_config(flags.folder, flags.name, flags.resume, flags.workers)
-    pids = flags.folder / f"{flags.name}.pids"
+    begun = (folder / "studies" / name / "ledger").exists()
+    config = rig.study_config(folder, name, resume=begun, workers=workers)
+    pids = folder / f"{name}.pids"
 
     def steps(spec) -> Iterator[dict]:
-        from dsgkd.study.trial import trial_steps
-
         with pids.open("a") as file:
             file.write(f"{os.getpid()}\n")
         if kind in ("checkpoint", "full-checkpoint") and not once.exists():
@@ -59,9 +59,9 @@ def main() -> None:
     def run() -> None:
         study = Study(config, steps=steps)
         study.check()
-        address = os.environ.get("RAY_ADDRESS", "local")
         local = {"num_cpus": 2, "include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+        stop_on_sigterm()  # as `ray_session` does
         try:
             study.run()
         finally:
@@ -78,7 +78,7 @@ def disturb_ledger(kind: str, number: int, once: Path) -> None:
         original = getattr(os, name)
 
         def call(*arguments, **keywords):
-            # Two calls in one: one can be struck before it and after it.
+            # Two occasions in one call: before it and after it.
             for moment in ("before", "after"):
                 calls["count"] += 1
                 if calls["count"] == number:
@@ -117,7 +117,3 @@ def disturb_checkpoints(kind: str, number: int, once: Path) -> None:
 
     if checkpoint.save_file.__name__ != "struck":
         checkpoint.save_file = struck
-
-
-if __name__ == "__main__":
-    main()

@@ -19,11 +19,11 @@ decisions, the same weights' predictions and the same figures to the last bit. F
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,36 +36,51 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent), str(HERE)]
 
 import rig  # noqa: E402
+from drill import drive  # noqa: E402
 
 LIMIT = 240.0
 """Seconds after which a driver is taken to hang."""
+
+
+# Drivers are forked from a process that has imported everything and started nothing.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["drill"])
+
+
+class Driver:
+    """A process that runs a study."""
+
+    def __init__(self, *arguments: object) -> None:
+        self._process = FORKS.Process(target=drive, args=arguments)
+        self._process.start()
+        self.pid = self._process.pid or 0
+
+    def poll(self) -> int | None:
+        """Return the exit code; None: it runs."""
+        return self._process.exitcode
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the exit code; None: it runs on after so many seconds."""
+        self._process.join(seconds)
+        return self._process.exitcode
 
 
 class Bench:
     """A folder with an undisturbed study to compare with, and drivers that are started in it."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.draw = folder, random.Random(seed)
-        self.environment = dict(os.environ, TOKENIZERS_PARALLELISM="false")
-        self.environment.pop("RAY_ADDRESS", None)
+        self.folder, self.draw, self.address = folder, random.Random(seed), "local"
         self.references: dict[int, dict] = {}
 
-    def start(self, name: str, *flags: str, alone: bool = False) -> subprocess.Popen:
-        """Start a driver, in a process group of its own; `alone`: with a Ray of its own."""
-        environment = dict(self.environment)
-        if alone:
-            environment.pop("RAY_ADDRESS", None)
-        log = (self.folder / f"{name}.log").open("a")
-        command = [sys.executable, str(HERE / "drill.py"), str(self.folder), name, *flags]
-        return subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
+    def start(self, name: str, workers: int = 1, fault: str = "", alone: bool = False) -> Driver:
+        """Start a driver; `alone`: with a Ray of its own."""
+        return Driver(self.folder, name, "local" if alone else self.address, workers, fault)
 
     def reference(self, workers: int) -> dict:
         """Return what an undisturbed study's ledger says."""
         if workers not in self.references:
             name = f"reference-{workers}"
-            driver = self.start(name, "--workers", str(workers))
+            driver = self.start(name, workers)
             assert driver.wait(LIMIT * 3) == 0, (self.folder / f"{name}.log").read_text()
             self.references[workers] = rig.outcome(self.folder, name)
         return self.references[workers]
@@ -74,7 +89,7 @@ class Bench:
         """Return the folder in which the ledger's rows of trials appear."""
         return self.folder / "studies" / name / "ledger" / "trials"
 
-    def wait_for_rows(self, driver: subprocess.Popen, name: str, count: int) -> bool:
+    def wait_for_rows(self, driver: Driver, name: str, count: int) -> bool:
         """Wait until the ledger has so many attempts; whether the driver still runs then."""
         deadline = time.monotonic() + LIMIT
         while driver.poll() is None and time.monotonic() < deadline:
@@ -84,19 +99,22 @@ class Bench:
         return False
 
 
-Strike = Callable[[Bench, subprocess.Popen, str], bool]
+OCCASIONS = {"flush": 110, "full-flush": 110, "checkpoint": 20, "full-checkpoint": 20}
+"""How many occasions the study has, about; a point that comes too late does not strike."""
+
+Strike = Callable[[Bench, Driver, str], bool]
 """Does something to a running study; whether it came to it."""
 
 
-def kill_driver(bench: Bench, driver: subprocess.Popen, name: str) -> bool:
+def kill_driver(bench: Bench, driver: Driver, name: str) -> bool:
     return _later(bench, driver, name) and _kill(driver.pid)
 
 
-def terminate_driver(bench: Bench, driver: subprocess.Popen, name: str) -> bool:
+def terminate_driver(bench: Bench, driver: Driver, name: str) -> bool:
     return _later(bench, driver, name) and _kill(driver.pid, signal.SIGTERM)
 
 
-def kill_head(bench: Bench, driver: subprocess.Popen, name: str) -> bool:
+def kill_head(bench: Bench, driver: Driver, name: str) -> bool:
     if not _later(bench, driver, name):
         return False
     # Ray puts its processes into groups of their own, so they are found by their ancestry.
@@ -105,7 +123,7 @@ def kill_head(bench: Bench, driver: subprocess.Popen, name: str) -> bool:
     return True
 
 
-def kill_worker(bench: Bench, driver: subprocess.Popen, name: str) -> bool:
+def kill_worker(bench: Bench, driver: Driver, name: str) -> bool:
     if not _later(bench, driver, name):
         return False
     pids = [int(line) for line in (bench.folder / f"{name}.pids").read_text().split()]
@@ -113,17 +131,17 @@ def kill_worker(bench: Bench, driver: subprocess.Popen, name: str) -> bool:
     return bool(living) and _kill(living[0])
 
 
-def nothing(bench: Bench, driver: subprocess.Popen, name: str) -> bool:
+def nothing(bench: Bench, driver: Driver, name: str) -> bool:
     """The driver, or a worker, strikes itself."""
     driver.wait(LIMIT)
     return (bench.folder / f"{name}.fault").exists()
 
 
-def _later(bench: Bench, driver: subprocess.Popen, name: str) -> bool:
+def _later(bench: Bench, driver: Driver, name: str) -> bool:
     """Wait for a random row of the ledger, and then a random moment."""
-    if not bench.wait_for_rows(driver, name, bench.draw.randint(1, 9)):
+    if not bench.wait_for_rows(driver, name, bench.draw.randint(1, 8)):
         return False
-    time.sleep(bench.draw.uniform(0, 1.5))
+    time.sleep(bench.draw.uniform(0, 1.0))
     return driver.poll() is None
 
 
@@ -156,26 +174,24 @@ def drill(bench: Bench, kind: str, point: int, strike: Strike) -> dict:
     workers = 2 if kind == "train" else 1
     expected = bench.reference(workers)
     name = f"{kind}-{point:02d}"
-    flags = ["--workers", str(workers)]
+    fault = ""
     if strike is nothing:
-        most = {"flush": 150, "full-flush": 150}.get(kind, 24)
-        flags += ["--fault", f"{kind}:{bench.draw.randint(1, most)}"]
+        fault = f"{kind}:{bench.draw.randint(1, OCCASIONS[kind])}"
     alone = kind == "head"
     began = time.monotonic()
-    driver = bench.start(name, *flags, alone=alone)
+    driver = bench.start(name, workers, fault, alone)
     struck = strike(bench, driver, name)
     codes, hung = [], False
     for start in range(6):
-        try:
-            codes.append(driver.wait(LIMIT))
-        except subprocess.TimeoutExpired:
+        code = driver.wait(LIMIT)
+        if code is None:
             hung = True
             _kill(driver.pid)
-            codes.append(driver.wait())
-        if codes[-1] == 0 or start == 5:
+            code = driver.wait(LIMIT)
+        codes.append(code)
+        if code == 0 or start == 5:
             break
-        begun = bench.trials(name).exists()
-        driver = bench.start(name, *flags, *(["--resume"] if begun else []), alone=alone)
+        driver = bench.start(name, workers, fault, alone)
     result = {
         "fault": kind,
         "point": point,
@@ -202,21 +218,21 @@ def cluster(bench: Bench, nodes: bool) -> Iterator[object]:
     from ray.cluster_utils import Cluster
 
     temporary = tempfile.mkdtemp(prefix="r")
-    head = {"num_cpus": 0 if nodes else 3, "include_dashboard": not nodes, "_temp_dir": temporary}
+    head = {"num_cpus": 0 if nodes else 3, "include_dashboard": not nodes, "temp_dir": temporary}
     if not nodes:
         head |= {"dashboard_host": "127.0.0.1", "dashboard_port": 0}
     ray_cluster = Cluster(initialize_head=True, head_node_args=head)
-    bench.environment["RAY_ADDRESS"] = ray_cluster.address
+    before, bench.address = bench.address, ray_cluster.address
     try:
         yield ray_cluster
     finally:
-        bench.environment.pop("RAY_ADDRESS")
+        bench.address = before
         ray_cluster.shutdown()
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_node(ray_cluster) -> Strike:
-    def strike(bench: Bench, driver: subprocess.Popen, name: str) -> bool:
+    def strike(bench: Bench, driver: Driver, name: str) -> bool:
         if not _later(bench, driver, name):
             return False
         (node,) = ray_cluster.worker_nodes

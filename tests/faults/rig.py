@@ -9,10 +9,10 @@ from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig, StudyConfig
 from dsgkd.study.ledger import Ledger
-from dsgkd.study.past import FINISHED
-from dsgkd.study.pruning import PruningConfig
-from dsgkd.study.search import SearchConfig
-from dsgkd.study.space import SearchSpace
+from dsgkd.study.search.pruning import PruningConfig
+from dsgkd.study.search.search import SearchConfig
+from dsgkd.study.search.space import SearchSpace
+from dsgkd.study.trials.past import FINISHED
 from dsgkd.text.sources import DataConfig
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
@@ -36,9 +36,9 @@ def study_config(folder: Path, name: str, resume: bool = False, workers: int = 1
     run = RunConfig(
         data=DataConfig(str(folder / "notes.csv")),
         student=StudentConfig(str(folder / "zoo" / "student")),
-        distillation=DistillationConfig(teacher_store="stored"),
+        distillation=DistillationConfig(teacher_store="live"),
         optimisation=OptimisationConfig(
-            epochs=4, batch_size=8, encoder_lr=2e-3, classifier_lr=5e-3, precision="fp32"
+            epochs=3, batch_size=8, encoder_lr=2e-3, classifier_lr=5e-3, precision="fp32"
         ),
         max_length=48,
         device="cpu",
@@ -49,10 +49,10 @@ def study_config(folder: Path, name: str, resume: bool = False, workers: int = 1
         run=run,
         teachers=(str(folder / "zoo" / "teacher"),),
         space=SearchSpace(mappings=("uniform", "last-1")),
-        search=SearchConfig(trials=6 if workers == 1 else 2),
+        search=SearchConfig(trials=4 if workers == 1 else 2),
         pruning=PruningConfig("asha", grace_epochs=1, reduction_factor=2),
         confirmation=ConfirmationConfig(seeds=1, controls=()),
-        test="once",
+        test="once" if workers == 1 else "",
         cluster=ClusterConfig(max_concurrent=1, workers_per_trial=workers),
         resume=resume,
         estimate=False,

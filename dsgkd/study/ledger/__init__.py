@@ -7,11 +7,13 @@ file carries the schema version in its metadata.
 
 What a merge takes away it has first put elsewhere. `Ledger.read` and `analysis.load` see every row
 exactly once at any moment. Other tools do so whenever no merge is under way. For the moment that
-it takes (a tenth of a second and some deletions) they may see rows of finished trials twice, or
-fail because a file that they have listed is gone, and should then read again; only one that lets
-more than that tenth pass between listing the names and looking at the files could pass over rows.
-A merge that was killed leaves its doubles until the study goes on and seals its next trials: the
-metadata of files named `merged-*` say which others they replace (`dsgkd_ledger_replaces`).
+it takes (a tenth of a second and some deletions) they may see rows of finished trials twice; only
+one that lets more than that tenth pass between listing the names and looking at the files could
+pass over rows. A tool may also fail, because a file that it has listed is gone, or was replaced
+after it asked for its size; it should then read again.
+
+A merge that was killed leaves its doubles until the study goes on: the metadata of files named
+`merged-*` say which others they replace (`dsgkd_ledger_replaces`).
 """
 
 from dsgkd.study.ledger.content import REPLACES_KEY

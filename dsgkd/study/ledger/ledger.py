@@ -39,8 +39,8 @@ class Ledger:
         self._prepared = False
 
     def exists(self) -> bool:
-        """Whether anything was ever written here."""
-        return any(self._place.names(table) for table in SCHEMAS)
+        """Whether any row was ever written here."""
+        return any(name != _EMPTY for table in SCHEMAS for name in self._place.names(table))
 
     def changed_at(self) -> datetime | None:
         """When a file of the ledger last changed; None where there is none."""

@@ -199,7 +199,7 @@ def test_other_data_are_refused(run_cli, write_trial, study, notes_csv, tmp_path
     other = tmp_path / "other.csv"
     other.write_text(notes_csv.read_text(encoding="utf-8").replace("내원", "퇴원", 1))
     for path, said in (
-        (other, "other.csv: not the data that the study began with: name them with --data"),
+        (other, "other.csv: not the data that the study began with: name them with --data; "),
         (tmp_path / "gone.csv", "no such file or folder"),
     ):
         code, out, problem = run_cli("rerun", study, TRIAL, "--data", path)

@@ -13,7 +13,7 @@ import pytest
 from trial_events import EPOCHS, make_report, make_spec, play
 
 from dsgkd.study.ledger import Ledger
-from dsgkd.study.recorder import Recorder
+from dsgkd.study.trials.recorder import Recorder
 
 ROOT = Path(__file__).parents[3]
 

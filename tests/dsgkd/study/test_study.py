@@ -10,12 +10,12 @@ from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.student import load_student
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig
-from dsgkd.study.events import Stage
 from dsgkd.study.ledger import Ledger
-from dsgkd.study.pruning import PruningConfig
-from dsgkd.study.runner import run_trials
+from dsgkd.study.preparation.teachers import plan, store_teacher
+from dsgkd.study.search.pruning import PruningConfig
 from dsgkd.study.study import Study
-from dsgkd.study.teachers import plan, store_teacher
+from dsgkd.study.trials.events import Stage
+from dsgkd.study.trials.runner import run_trials
 
 pytestmark = pytest.mark.ray
 

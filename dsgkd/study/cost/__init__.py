@@ -1,0 +1,1 @@
+"""What does a study cost, what will it cost, and what would it cost elsewhere?"""

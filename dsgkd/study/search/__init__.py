@@ -1,0 +1,1 @@
+"""What is tried next, over which space, and what is stopped early?"""

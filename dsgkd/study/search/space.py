@@ -1,0 +1,149 @@
+"""Over what does a study search? Ranges, and how a configuration is drawn from them.
+
+A space with conditions that ranges cannot express is a function in an importable module, named
+`package.module:function`, so that the ledger can say what was searched and a resumed study finds
+it again.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import optuna
+
+from dsgkd.distillation.mapping import LayerMapping
+from dsgkd.errors import InputError
+from dsgkd.study.search.arms import Arm
+from dsgkd.training.run import RunConfig
+
+
+def point_of(run: RunConfig) -> dict[str, Any]:
+    """Return the values of a run under the names by which a space searches them."""
+    distillation, optimisation = run.distillation, run.optimisation
+    return {
+        "encoder_lr": optimisation.encoder_lr,
+        "classifier_lr": optimisation.classifier_lr,
+        "alpha": distillation.alpha,
+        "beta": distillation.beta,
+        "mapping": distillation.mapping,
+        "cs_max_len": distillation.cs_max_len,
+    }
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Ranges of the searched values. Plain fine-tuning draws the learning rates only."""
+
+    encoder_lr: tuple[float, float] = (5e-5, 1e-3)
+    """Logarithmic."""
+    classifier_lr: tuple[float, float] = (3e-4, 1e-2)
+    """Logarithmic."""
+    alpha: tuple[float, float] = (0.1, 10.0)
+    """Weight of the hidden-state loss, logarithmic."""
+    beta: tuple[float, float] = (0.0, 0.0)
+    """Weight of the attention loss, linear; equal ends: not searched."""
+    cs_max_len: tuple[int, ...] = (8, 16, 32)
+    """Words of a text at most."""
+    mappings: tuple[str, ...] = ("uniform", "last-1", "last-2", "first-1", "uniform+emb")
+    """Layer mappings; those that do not fit a pair of depths are left out for that pair."""
+    teacher_layers: tuple[int, ...] = ()
+    """Use these layers of the teacher only (0: embeddings); empty: any."""
+
+    function: str = ""
+    """`package.module:function` that draws instead, within these ranges. It is called with
+    (space, trial, arm, base, teachers, depths), as `SearchSpace.suggest` is, and returns the
+    run."""
+
+    def __post_init__(self) -> None:
+        if self.function:
+            self._function()
+        for name in ("encoder_lr", "classifier_lr", "alpha", "beta"):
+            low, high = getattr(self, name)
+            smallest = 0.0 if name == "beta" else 1e-12
+            if not smallest <= low <= high:
+                raise InputError(
+                    name, f"no range from {low} to {high}", "give a low and a high end"
+                )
+        for mapping in self.mappings:
+            LayerMapping.parse(mapping)
+
+    def suggest(
+        self,
+        trial: optuna.Trial,
+        arm: Arm,
+        base: RunConfig,
+        teachers: Sequence[str],
+        depths: Mapping[str, int],
+    ) -> RunConfig:
+        """Draw a run from the space.
+
+        Args:
+            trial: an asked Optuna trial.
+            arm: the method for which it is drawn; plain fine-tuning gets the learning rates only.
+            base: the run in which the searched values are replaced.
+            teachers: names of the teachers to choose from.
+            depths: number of layers of the student and of each teacher, by model name.
+        """
+        if self.function:
+            run: RunConfig = self._function()(self, trial, arm, base, teachers, depths)
+            return arm.applied(run)
+        optimisation = replace(
+            base.optimisation,
+            encoder_lr=trial.suggest_float("encoder_lr", *self.encoder_lr, log=True),
+            classifier_lr=trial.suggest_float("classifier_lr", *self.classifier_lr, log=True),
+        )
+        base = replace(base, optimisation=optimisation)
+        if not arm.distils:
+            return arm.applied(base)
+        choices = [arm.teacher] if arm.teacher else list(teachers)
+        teacher = trial.suggest_categorical("teacher", choices)
+        fitting = self.fitting_mappings(depths[base.student.model], depths[teacher])
+        # The choices depend on the pair of depths, so the parameter's name does too.
+        pair = f"mapping_{depths[base.student.model]}_to_{depths[teacher]}"
+        beta = self.beta[0]
+        if self.beta[0] < self.beta[1]:
+            beta = trial.suggest_float("beta", *self.beta)
+        distillation = replace(
+            base.distillation,
+            teacher=teacher,
+            mapping=trial.suggest_categorical(pair, fitting),
+            alpha=trial.suggest_float("alpha", *self.alpha, log=True),
+            beta=beta,
+            cs_max_len=trial.suggest_categorical("cs_max_len", list(self.cs_max_len)),
+        )
+        return arm.applied(replace(base, distillation=distillation))
+
+    def _function(self) -> Any:
+        module, _, name = self.function.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InputError(
+                "space",
+                f"'{self.function}' cannot be imported",
+                "give package.module:function, with the package on PYTHONPATH",
+            ) from error
+
+    def fitting_mappings(self, student_depth: int, teacher_depth: int) -> list[str]:
+        """Return the mappings that exist for two depths.
+
+        Raises:
+            InputError: none does.
+        """
+        fitting, refusal = [], None
+        for mapping in self.mappings:
+            try:
+                pairs = LayerMapping.parse(mapping).resolve(student_depth, teacher_depth)
+                if not self.teacher_layers or {t for _, t in pairs} <= {*self.teacher_layers}:
+                    fitting.append(mapping)
+            except InputError as error:
+                refusal = error
+        if not fitting:
+            raise refusal or InputError(
+                "teacher layers",
+                f"no mapping uses only {', '.join(map(str, self.teacher_layers))} "
+                f"(student has {student_depth} layers, teacher {teacher_depth})",
+                "give other layers, or a mapping such as last-1",
+            )
+        return fitting

@@ -1,0 +1,1 @@
+"""Who sees how a study goes?"""

@@ -1,0 +1,56 @@
+"""A few points of the fault matrix; `matrix.py` runs the whole of it."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import rig
+from matrix import LIMIT, STRIKES, Bench, cluster, drill, remove_node
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with tempfile.TemporaryDirectory(prefix="faults") as folder:
+        bench = Bench(Path(folder), seed=3)
+        with cluster(bench, nodes=False):
+            bench.reference(1)
+            yield bench
+
+
+def assert_survived(result):
+    assert result["struck"], result
+    assert result["ended"], result
+    assert result["identical"], result
+
+
+@pytest.mark.parametrize(
+    "kind", ["driver", "worker", "flush", "checkpoint", "full-flush", "full-checkpoint", "term"]
+)
+def test_a_study_survives(bench, kind):
+    assert_survived(drill(bench, kind, 0, STRIKES[kind]))
+
+
+def test_a_study_survives_the_loss_of_a_node(bench):
+    with cluster(bench, nodes=True) as nodes:
+        nodes.add_node(num_cpus=2)
+        assert_survived(drill(bench, "node", 0, remove_node(nodes)))
+
+
+def test_two_studies_on_one_cluster_do_not_touch_each_other(bench):
+    drivers = {name: bench.start(name) for name in ("one", "other")}
+    for name, driver in drivers.items():
+        assert driver.wait(2 * LIMIT) == 0, (bench.folder / f"{name}.log").read_text()
+    for name in drivers:
+        assert rig.outcome(bench.folder, name) == bench.reference(1)
+
+
+def test_a_study_that_runs_is_not_started_twice(bench):
+    first = bench.start("alone")
+    assert bench.wait_for_rows(first, "alone", 1)
+    assert bench.start("alone").wait(LIMIT) == 2
+    assert "running already" in (bench.folder / "alone.log").read_text()
+    assert first.wait(LIMIT) == 0
+    assert rig.outcome(bench.folder, "alone") == bench.reference(1)
