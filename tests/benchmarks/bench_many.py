@@ -22,17 +22,17 @@ from local_ray import CPUS, LocalRay
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.models.student import StudentConfig
-from dsgkd.study.arms import MLKD, PLAIN, arms
-from dsgkd.study.budget import BudgetConfig, Meter, Reserve
-from dsgkd.study.events import Listener, Stage
+from dsgkd.study.cost.budget import BudgetConfig, Meter, Reserve
 from dsgkd.study.ledger import Ledger
-from dsgkd.study.progress import Progress
-from dsgkd.study.pruning import PruningConfig
-from dsgkd.study.recorder import Recorder
-from dsgkd.study.runner import run_trials
-from dsgkd.study.search import Search, SearchConfig
-from dsgkd.study.space import SearchSpace
-from dsgkd.study.trial import TrialSpec
+from dsgkd.study.search.arms import MLKD, PLAIN, arms
+from dsgkd.study.search.pruning import PruningConfig
+from dsgkd.study.search.search import Search, SearchConfig
+from dsgkd.study.search.space import SearchSpace
+from dsgkd.study.trials.events import Listener, Stage
+from dsgkd.study.trials.recorder import Recorder
+from dsgkd.study.trials.runner import run_trials
+from dsgkd.study.trials.trial import TrialSpec
+from dsgkd.study.watch.progress import Progress
 from dsgkd.training.loop import EpochResult
 from dsgkd.training.metrics import MEASURES
 from dsgkd.training.run import OptimisationConfig, RunConfig
@@ -100,7 +100,7 @@ class Clock:
         """Take stock after every hundred trials."""
         self._ended += 1
         if self._ended % SAMPLE == 0:
-            self.memory.append(resident())
+            self.charge("watch", lambda: self.memory.append(resident()))
         if self._ended % 100 == 0:
             now = (time.process_time(), time.perf_counter())
             self.spent["driver"] = now[0] - self._now[0]
@@ -202,6 +202,7 @@ def study(folder: Path, trials: int) -> Clock:
             folder=str(folder / "trials" / candidate.trial_id),
             cache=str(folder),
             store=StoreConfig(),
+            scratch=str(folder / "scratch"),
             ledger=ledger.root,
             keep_model=False,
             parameters=candidate.parameters,
@@ -235,13 +236,13 @@ def _by_hundreds(clock: Clock, trials: int) -> list[Row]:
     rows: list[Row] = []
     for name, spent, count, memory in parts:
         each = {key: 1e3 * value / count for key, value in spent.items()}
-        ours = sum(value for key, value in each.items() if key not in ("driver", "wall"))
+        ours = sum(value for key, value in each.items() if key not in ("driver", "wall", "watch"))
         rows.append(
             {
                 "trials": name,
                 "wall ms": each["wall"],
-                "driver ms": each["driver"],
-                "Tune ms": each["driver"] - ours,
+                "driver ms": each["driver"] - each["watch"],
+                "Tune ms": each["driver"] - each["watch"] - ours,
                 "ours ms": ours,
                 "ask ms": each["ask"],
                 "search ms": each["search"],

@@ -25,13 +25,13 @@ from ray.tune.search.optuna import OptunaSearch
 
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
-from dsgkd.study.arms import MLKD, Arm
-from dsgkd.study.events import Stage
-from dsgkd.study.pruning import PruningConfig
-from dsgkd.study.runner import run_trials
-from dsgkd.study.search import Search, SearchConfig
-from dsgkd.study.space import SearchSpace
-from dsgkd.study.trial import TrialSpec
+from dsgkd.study.search.arms import MLKD, Arm
+from dsgkd.study.search.pruning import PruningConfig
+from dsgkd.study.search.search import Search, SearchConfig
+from dsgkd.study.search.space import SearchSpace
+from dsgkd.study.trials.events import Stage
+from dsgkd.study.trials.runner import run_trials
+from dsgkd.study.trials.trial import TrialSpec
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
 BUDGET = 400
@@ -187,6 +187,7 @@ def _next(search: Search, seed: int) -> TrialSpec | None:
         folder="",
         cache="",
         store=None,  # type: ignore[arg-type]
+        scratch="",
         ledger="",
         keep_model=False,
         parameters=candidate.parameters,

@@ -20,7 +20,8 @@ from workload import MINI, SEED
 
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
-from dsgkd.study.search.space import PLAIN, SearchSpace
+from dsgkd.study.search.arms import PLAIN
+from dsgkd.study.search.space import SearchSpace
 from dsgkd.study.study import Study, StudyConfig
 from dsgkd.text.world import WorldConfig
 from dsgkd.training.run import OptimisationConfig, RunConfig
