@@ -118,9 +118,9 @@ class Meter:
         self._config, self._now = config, now
         # What is over is kept as sums: a study asks after every report of any trial.
         self._over = Spent()
-        self._intervals: list[Interval] = []
-        self._close(rows)
+        self._intervals: list[Interval] = []  # that what runs may overlap; not in the sum
         self._running: dict[str, tuple[TrialSpec, Row, datetime]] = {}
+        self._close(rows)
 
     def started(self, spec: TrialSpec) -> None:
         """Begin to charge a trial; one that already runs goes on being charged."""
@@ -145,12 +145,15 @@ class Meter:
         now = self._now()
         rows = [_charged(*open_, now) for open_ in self._running.values()]
         hours = _hours(_union([*self._intervals, *map(_interval, rows)]))
-        return replace(self._over + spent(rows), hours=hours)
+        return self._over + replace(spent(rows), hours=hours)
 
     def _close(self, rows: Iterable[Row]) -> None:
         rows = [row for row in rows if row.get("workers")]
-        self._over += spent(rows)
-        self._intervals = _union([*self._intervals, *map(_interval, rows)])
+        intervals = _union([*self._intervals, *map(_interval, rows)])
+        began = min((row["started_at"] for _, row, _ in self._running.values()), default=None)
+        settled = [one for one in intervals if began is None or one[1] <= began]
+        self._intervals = intervals[len(settled) :]
+        self._over += replace(spent(rows), hours=_hours(settled))
 
     def exceeded(self, reserve: Spent | None = None) -> str | None:
         """Return the limit that is reached, for people; None where there is none.
