@@ -37,7 +37,8 @@ from dsgkd.training.run import OptimisationConfig, RunConfig
 BUDGET = 400
 """Epochs of each search."""
 SEEDS = range(20)
-"""Each is a landscape and the searchers' seed. None of them was used to choose a setting."""
+"""Each is a landscape and the searchers' seed. None of them was used to choose a setting. Who runs
+this again on others should report both: 20 are few, see `docs/performance.md`."""
 MANY = 1_000
 """Trials at most: more than any budget pays for."""
 SPACE = SearchSpace(

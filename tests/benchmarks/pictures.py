@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import ScalarFormatter
 
 Row = dict[str, Any]
 
@@ -158,6 +159,8 @@ def _search(rows: list[Row]) -> Any:
         low, high = ([cell[end] for cell in cells] for end in ("low", "high"))
         left.fill_between(cost, low, high, color=colour, alpha=0.15, lw=0)
     left.set_yscale("log")
+    for axis in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
+        axis(ScalarFormatter())
     left.set_ylabel("regret (thousandths; median, quartiles)")
     left.legend(frameon=False)
     for place, other in enumerate(("stock", "random")):
