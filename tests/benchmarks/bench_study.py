@@ -5,28 +5,26 @@ random weights on the embedded world. Figures are read from the ledger: `seconds
 `metrics` are training and evaluation, everything else of the workers' time is lost.
 """
 
-import os
 import tempfile
 import time
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
-import ray
 import torch
 from bench_preparation import tokenizers
 from harness import Row, Section
+from local_ray import CPUS, LocalRay
 from transformers import BertModel
 from workload import MINI, SEED
 
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
-from dsgkd.study.search.space import PLAIN, SearchSpace
+from dsgkd.study.search.arms import PLAIN
+from dsgkd.study.search.space import SearchSpace
 from dsgkd.study.study import Study, StudyConfig
 from dsgkd.text.world import WorldConfig
 from dsgkd.training.run import OptimisationConfig, RunConfig
-
-CPUS = 2
 
 
 def run(quick: bool) -> Section:
@@ -126,25 +124,3 @@ def save_models(folder: Path) -> tuple[str, str]:
 def read(folder: Path, table: str) -> pd.DataFrame:
     frames = [pq.ParquetFile(p).read().to_pandas() for p in (folder / "ledger" / table).glob("*")]
     return pd.concat(frames)
-
-
-class LocalRay:
-    """A Ray of two CPUs in a folder of its own."""
-
-    def __enter__(self) -> None:
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self._folder = tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True)
-        ray.init(
-            address="local",
-            num_cpus=CPUS,
-            include_dashboard=True,  # without it, Train trials leak their placement groups
-            dashboard_host="127.0.0.1",
-            dashboard_port=0,
-            log_to_driver=False,
-            logging_level="ERROR",
-            _temp_dir=self._folder.name,
-        )
-
-    def __exit__(self, *_: object) -> None:
-        ray.shutdown()
-        self._folder.cleanup()

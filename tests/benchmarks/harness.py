@@ -49,10 +49,11 @@ class Spread:
         return cls(middle, low, high, len(values))
 
     def __str__(self) -> str:
-        digits = 0 if self.median >= 100 else 2 if self.median >= 1 else 3
+        size = abs(self.median)
+        digits = 0 if size >= 100 else 2 if size >= 1 else 3
         shown = (f"{value:,.{digits}f}" for value in (self.median, self.low, self.high))
         middle, low, high = shown
-        return f"{middle} ({low}-{high})"
+        return f"{middle} ({low}{' to ' if self.low < 0 else '-'}{high})"
 
 
 def interleaved(

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import ScalarFormatter
 
 Row = dict[str, Any]
 
@@ -36,6 +37,8 @@ AXES = {
 }
 COLOURS = {"plain": "#555555", "hidden only stored": "#2a9d8f", "stored": "#1f5fa8"}
 COLOURS |= {"live": "#d1703c"}
+SEARCHERS = {"bridge": "#1f5fa8", "stock": "#d1703c", "random": "#555555"}
+"""Searcher -> its colour; the others of the table are left out of the picture."""
 SPARE = ("#7b4fa3", "#a8871f", "#b03a5b")
 INK = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
 DPI = 150
@@ -51,6 +54,8 @@ def draw(found: dict[str, Any], out: Path) -> None:
                 _save(_growth(axis, along), out / f"growth-{axis.replace(' ', '-')}.png")
         if rows := found.get("step", {}).get("rows"):
             _save(_step(rows), out / "step.png")
+        if rows := found.get("search", {}).get("rows"):
+            _save(_search(rows), out / "search.png")
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -141,6 +146,39 @@ def _step(rows: list[Row]) -> Any:
         Line2D([], [], color="black", marker="|", markersize=9, mew=1.8, lw=0, label="aim: at most")
     )
     figure.legend(handles=marks, loc="outside upper center", ncols=len(marks), frameon=False)
+    return figure
+
+
+def _search(rows: list[Row]) -> Any:
+    """Draw the regret of each searcher over its cost, and how far the bridge is ahead of stock."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.6), layout="constrained")
+    cost = [row["epochs"] for row in rows]
+    for name, colour in SEARCHERS.items():
+        cells = [row[name] for row in rows]
+        left.plot(cost, [cell["median"] for cell in cells], "o-", color=colour, ms=4, label=name)
+        low, high = ([cell[end] for cell in cells] for end in ("low", "high"))
+        left.fill_between(cost, low, high, color=colour, alpha=0.15, lw=0)
+    left.set_yscale("log")
+    for axis in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
+        axis(ScalarFormatter())
+    left.set_ylabel("regret (thousandths; median, quartiles)")
+    left.legend(frameon=False)
+    for place, other in enumerate(("stock", "random")):
+        cells = [row[f"bridge - {other}"] for row in rows]
+        middle = [cell["median"] for cell in cells]
+        reach = [[m - cell["low"] for m, cell in zip(middle, cells)]]
+        reach += [[cell["high"] - m for m, cell in zip(middle, cells)]]
+        along = [value + (place - 0.5) * 8 for value in cost]
+        colour = SEARCHERS[other]
+        right.errorbar(
+            along, middle, reach, fmt="o", color=colour, ms=4, capsize=2, label=f"bridge - {other}"
+        )
+    right.axhline(0, color="#999", lw=1, zorder=0)
+    right.set_ylabel("difference of regrets (mean, 95 %)")
+    right.legend(frameon=False, loc="lower right")
+    for panel in (left, right):
+        panel.set_xlabel("epochs trained in all")
+        panel.set_xticks(cost)
     return figure
 
 

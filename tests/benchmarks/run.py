@@ -27,6 +27,8 @@ SECTIONS = (
     "preparation",
     "store",
     "study",
+    "search",
+    "many",
     "ledger",
     "train",
     "growth",

@@ -4,9 +4,9 @@ Every second is charged to an attempt of a trial, whatever became of it: the row
 the whole account. A study that was interrupted for a night has not spent the night.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ Row = Mapping[str, Any]
 """A row of the ledger's table `trials`."""
 Group = tuple[str, str | None, str]
 """Stage, method, state."""
+Interval = tuple[datetime, datetime]
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,8 @@ def spent(rows: Iterable[Row]) -> Spent:
             as far as it was last heard of. Rows without a worker (a broken seal) cost nothing.
     """
     rows = [row for row in rows if row.get("workers")]
-    hours = _length(filter(None, map(_interval, rows))) / timedelta(hours=1)
     return Spent(
-        hours,
+        _hours(_union(map(_interval, rows))),
         sum(row.get("worker_seconds") or 0.0 for row in rows) / 3600,
         sum(row.get("gpu_seconds") or 0.0 for row in rows) / 3600,
     )
@@ -116,8 +116,11 @@ class Meter:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._config, self._now = config, now
-        self._over: list[Row] = list(rows)
+        # What is over is kept as sums: a study asks after every report of any trial.
+        self._over = Spent()
+        self._intervals: list[Interval] = []  # that what runs may overlap; not in the sum
         self._running: dict[str, tuple[TrialSpec, Row, datetime]] = {}
+        self._close(rows)
 
     def started(self, spec: TrialSpec) -> None:
         """Begin to charge a trial; one that already runs goes on being charged."""
@@ -135,12 +138,22 @@ class Meter:
         now = self._now()
         if report is not None:
             self.reported(spec, report)
-        self._over.append(_charged(*self._running.pop(spec.trial_id), now, bool(report)))
+        self._close([_charged(*self._running.pop(spec.trial_id), now, bool(report))])
 
     def spent(self) -> Spent:
         """Return what the study has cost up to now."""
         now = self._now()
-        return spent([*self._over, *(_charged(*open_, now) for open_ in self._running.values())])
+        rows = [_charged(*open_, now) for open_ in self._running.values()]
+        hours = _hours(_union([*self._intervals, *map(_interval, rows)]))
+        return self._over + replace(spent(rows), hours=hours)
+
+    def _close(self, rows: Iterable[Row]) -> None:
+        rows = [row for row in rows if row.get("workers")]
+        intervals = _union([*self._intervals, *map(_interval, rows)])
+        began = min((row["started_at"] for _, row, _ in self._running.values()), default=None)
+        settled = [one for one in intervals if began is None or one[1] <= began]
+        self._intervals = intervals[len(settled) :]
+        self._over += replace(spent(rows), hours=_hours(settled))
 
     def exceeded(self, reserve: Spent | None = None) -> str | None:
         """Return the limit that is reached, for people; None where there is none.
@@ -175,10 +188,11 @@ class Reserve:
 
     def __init__(self, runs: Mapping[str, int], past: Iterable[PastTrial], concurrent: int) -> None:
         self._runs, self._concurrent = runs, concurrent
-        self._whole: dict[str, list[Spent]] = defaultdict(list)
+        self._whole: dict[str, Spent] = defaultdict(Spent)
+        self._count: Counter[str] = Counter()
         for trial in past:
             if trial.stage == "search" and trial.state == "complete":
-                self._whole[trial.method].append(spent([trial.row]))
+                self._add(trial.method, spent([trial.row]))
 
     def started(self, spec: TrialSpec) -> None:
         """Nothing to note."""
@@ -191,14 +205,18 @@ class Reserve:
         if state == "complete":
             hours = report["worker_seconds"] / spec.workers / 3600
             gpus = report["gpu_seconds"] / 3600
-            self._whole[spec.method].append(Spent(hours, hours * spec.workers, gpus))
+            self._add(spec.method, Spent(hours, hours * spec.workers, gpus))
+
+    def _add(self, method: str, cost: Spent) -> None:
+        self._whole[method] += cost
+        self._count[method] += 1
 
     def expected(self) -> Spent:
         """Return the cost of confirmation; of methods without a whole trial yet, nothing."""
         total = Spent()
         for method, runs in self._runs.items():
-            if whole := self._whole[method]:
-                total += sum(whole, Spent()).scaled(runs / len(whole))
+            if count := self._count[method]:
+                total += self._whole[method].scaled(runs / count)
         return Spent(total.hours / self._concurrent, total.worker_hours, total.gpu_hours)
 
 
@@ -219,7 +237,7 @@ def _charged(
     }
 
 
-def _interval(row: Row) -> tuple[datetime, datetime] | None:
+def _interval(row: Row) -> Interval | None:
     start, end = row.get("started_at"), row.get("ended_at")
     if start is None:
         return None
@@ -227,12 +245,16 @@ def _interval(row: Row) -> tuple[datetime, datetime] | None:
     return start, end or start + known
 
 
-def _length(intervals: Iterable[tuple[datetime, datetime]]) -> timedelta:
-    """Return the length of the union."""
-    total, reached = timedelta(), None
-    for start, end in sorted(intervals):
-        if reached is None or start > reached:
-            total, reached = total + (end - start), end
-        elif end > reached:
-            total, reached = total + (end - reached), end
-    return total
+def _union(intervals: Iterable[Interval | None]) -> list[Interval]:
+    """Return intervals that cover the same time and do not overlap."""
+    union: list[Interval] = []
+    for start, end in sorted(filter(None, intervals)):
+        if union and start <= union[-1][1]:
+            union[-1] = (union[-1][0], max(end, union[-1][1]))
+        else:
+            union.append((start, end))
+    return union
+
+
+def _hours(apart: Iterable[Interval]) -> float:
+    return sum((end - start for start, end in apart), timedelta()) / timedelta(hours=1)

@@ -13,12 +13,22 @@ from ray.tune.search import Searcher
 
 from dsgkd.errors import StorageError
 from dsgkd.study.trials.events import Dispatcher, Stage
-from dsgkd.study.trials.trial import Steps, TrialActor, TrialSpec, distributed_trial, trial_steps
+from dsgkd.study.trials.trial import (
+    Steps,
+    TrialActor,
+    TrialSpec,
+    distributed_trial,
+    trial_steps,
+    unpacked,
+)
 
 # The ledger replaces Tune's own CSV, JSON and TensorBoard files.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # Our own progress lines replace its tables.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# Its state is never restored, so it is not written down again and again: for every trial that
+# keeps 40 kB of text in memory.
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "inf")
 
 
 class _Feed(Searcher):
@@ -62,7 +72,7 @@ class _Judge(tune.Stopper):
         self._dispatcher, self._feed = dispatcher, feed
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self._dispatcher.report(self._feed.specs[trial_id], result)
+        return self._dispatcher.report(self._feed.specs[trial_id], unpacked(result))
 
     def stop_all(self) -> bool:
         return False

@@ -4,6 +4,7 @@ A trial of one worker trains inside its Tune actor; a trial of several trains un
 Both walk through the same steps, `trial_steps`, and report the same dictionaries.
 """
 
+import json
 import os
 import resource
 import shutil
@@ -211,6 +212,21 @@ def _place(error: Exception) -> str:
     return place
 
 
+def packed(report: Report) -> Report:
+    """Return a report as Tune is to see it: in one piece.
+
+    Of every number that Tune sees it keeps statistics until the study ends, for every trial, and
+    writes them down again and again.
+    """
+    return {"report": json.dumps(report, default=float), "score": report["score"]}
+
+
+def unpacked(result: Report) -> Report:
+    """Return the report that came with a result of Tune."""
+    report: Report = json.loads(result["report"])
+    return report
+
+
 class TrialActor(tune.Trainable):
     """Runs trials of one worker, one after another; reused, so that imports are paid once."""
 
@@ -220,7 +236,7 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> Report:
         """Train one epoch."""
-        return next(self._steps)
+        return packed(next(self._steps))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up the next trial."""
@@ -263,4 +279,4 @@ def distributed_trial(config: dict[str, Any]) -> None:
 
 def _train_worker(config: dict[str, Any]) -> None:
     for report in config["steps"](config["spec"]):
-        ray.train.report(report)
+        ray.train.report(packed(report))

@@ -1,3 +1,4 @@
+import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -146,3 +147,29 @@ def test_limits_are_amounts_and_money_needs_a_price():
         BudgetConfig(max_hours=-1)
     with pytest.raises(InputError, match="no amount"):
         BudgetConfig(max_gpu_hours=float("nan"))
+
+
+def test_what_the_meter_sums_up_is_what_its_rows_cost():
+    chance, clock = random.Random(3), Clock()
+    rows = [row(-9, -7, 2, 1), row(-8, -6, 2, 1)]
+    meter = Meter(BudgetConfig(), rows, clock)
+    running = {}
+    for number in range(200):
+        clock.hours += chance.choice((0.0, 0.1, 0.5))
+        if running and (len(running) == 3 or chance.random() < 0.5):
+            trial_id = chance.choice(sorted(running))
+            began = running.pop(trial_id)
+            hours = clock.hours - began
+            rows.append(row(began, clock.hours, hours, hours / 2))
+            meter.ended(Spec(trial_id), report(hours, hours / 2), "complete", "")
+        else:
+            running[str(number)] = clock.hours
+            meter.started(Spec(str(number)))
+        open_rows = [
+            row(began, clock.hours, clock.hours - began, (clock.hours - began) / 2)
+            for began in running.values()
+        ]
+        expected, found = spent([*rows, *open_rows]), meter.spent()
+        assert found.hours == pytest.approx(expected.hours)
+        assert found.worker_hours == pytest.approx(expected.worker_hours)
+        assert found.gpu_hours == pytest.approx(expected.gpu_hours)
