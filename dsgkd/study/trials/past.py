@@ -53,7 +53,8 @@ def read_past(ledger: Ledger, objective: str) -> dict[str, PastTrial]:
     for row in ledger.read("trials").to_pylist():
         attempts[row["trial_id"]].append(row)
     scores: dict[str, dict[int, float]] = defaultdict(dict)
-    for row in ledger.read("metrics").to_pylist():
+    wanted = ["trial_id", "epoch", "split", objective]
+    for row in ledger.read("metrics").select(wanted).to_pylist():
         if row["split"] == "validation" and row[objective] is not None:
             scores[row["trial_id"]][row["epoch"]] = improvement(objective, row[objective])
     trials = {}
