@@ -20,9 +20,12 @@ from workload import MINI, SEED
 
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
+from dsgkd.study.config import ClusterConfig, StudyConfig
 from dsgkd.study.search.arms import PLAIN
+from dsgkd.study.search.pruning import PruningConfig
+from dsgkd.study.search.search import SearchConfig
 from dsgkd.study.search.space import SearchSpace
-from dsgkd.study.study import Study, StudyConfig
+from dsgkd.study.study import Study
 from dsgkd.text.world import WorldConfig
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
@@ -77,6 +80,13 @@ def _whole(out: Path, models: tuple[str, str], trials: int, epochs: int) -> list
     ]
 
 
+class SearchOnly(Study):
+    """A study without confirmation."""
+
+    def _stages(self, search, concurrent, listeners):
+        yield from self._followed(self._search_stage(search, concurrent), listeners)
+
+
 def search_only(
     out: Path, models: tuple[str, str], name: str, trials: int, epochs: int, workers: int = 1
 ) -> tuple[Path, float]:
@@ -95,14 +105,13 @@ def search_only(
         run=run,
         teachers=(teacher,),
         space=SearchSpace(mappings=("uniform", "last-2")),
-        trials=trials,
-        grace_epochs=epochs,  # none is stopped: every trial does all its epochs
-        max_concurrent=CPUS // workers,
-        workers_per_trial=workers,
+        search=SearchConfig(trials=trials),
+        pruning=PruningConfig("none"),  # every trial does all its epochs
+        cluster=ClusterConfig(max_concurrent=CPUS // workers, workers_per_trial=workers),
         seed=SEED,
+        estimate=False,
     )
-    study = Study(config, say=lambda line: None)
-    study._run_confirmation = lambda *_: None  # type: ignore[method-assign]
+    study = SearchOnly(config, say=lambda line: None)
     study.check()
     started = time.perf_counter()
     study.run()

@@ -198,23 +198,21 @@ class Dispatcher(Callback):
         spec: TrialSpec = trial.config["spec"]
         if self._handed.get(spec.trial_id) != spec:
             return
-        error = trial.get_pickled_error()
-        node_lost = _is_of_node(error)
+        node_lost = _is_of_node(trial.get_pickled_error())
         began = spec.trial_id in self._started
         report = self._last.get(spec.trial_id)
         known = max(spec.known_epochs, report["epoch"] if report else 0)
+        self._deaths[spec.trial_id] += not node_lost
+        if self._deaths[spec.trial_id] >= WORKER_DEATHS:
+            if not began:
+                self.on_trial_start(iteration, trials, trial)
+            self._end(spec, "failed", f"its worker died {WORKER_DEATHS} times within an epoch")
+            return
         if began:
-            where = "node" if node_lost else "worker"
-            self._end(spec, "preempted", f"its {where} was lost")
+            self._end(spec, "preempted", f"its {'node' if node_lost else 'worker'} was lost")
         else:
             del self._handed[spec.trial_id]
-        if not node_lost:
-            self._deaths[spec.trial_id] += 1
-        refused = ""
-        if self._deaths[spec.trial_id] >= WORKER_DEATHS:
-            refused = f"its worker died {WORKER_DEATHS} times without finishing an epoch"
-        attempt = spec.attempt + began
-        self._again.append(replace(spec, attempt=attempt, known_epochs=known, refused=refused))
+        self._again.append(replace(spec, attempt=spec.attempt + began, known_epochs=known))
 
     def interrupt(self) -> bool:
         """End what is still open because the study stops; return whether there was anything."""

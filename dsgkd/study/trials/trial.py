@@ -64,8 +64,6 @@ class TrialSpec:
     """What the search drew: name -> value and distribution."""
     known_epochs: int = 0
     """Epochs whose figures earlier attempts have reported."""
-    refused: str = ""
-    """Why it is not to be run at all; it fails at once."""
     workers: int = 1
     cpus_per_worker: int = 1
     gpus_per_worker: float = 0.0
@@ -84,8 +82,6 @@ def trial_steps(spec: TrialSpec) -> Iterator[Report]:
     """
     workers = Workers.current()
     try:
-        if spec.refused:
-            raise InputError("trial", spec.refused, "look at the worker's memory")
         torch.set_num_threads(max(1, spec.cpus_per_worker))
         if torch.cuda.is_available() and 0 < spec.gpus_per_worker < 1:
             torch.cuda.set_per_process_memory_fraction(spec.gpus_per_worker)

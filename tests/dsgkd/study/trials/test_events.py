@@ -110,7 +110,6 @@ def test_a_lost_trial_is_preempted_and_handed_out_again_as_the_next_attempt(erro
     assert rig.listener.heard[-1] == ("a", 1, "preempted", reason, 8.0)
     again = rig.start()
     assert (again.trial_id, again.attempt, again.known_epochs) == ("a", 2, 1)
-    assert not again.refused
 
 
 def test_nodes_may_be_lost_for_ever_but_not_workers():
@@ -119,12 +118,21 @@ def test_nodes_may_be_lost_for_ever_but_not_workers():
     for _ in range(3 * WORKER_DEATHS):
         rig.lose(spec, NodeDiedError("x"))
         spec = rig.start()
-    assert not spec.refused
     for _ in range(WORKER_DEATHS):
-        assert not spec.refused
+        assert rig.listener.heard[-1][2] == "started"
         rig.lose(spec, ActorDiedError())
         spec = rig.start()
-    assert "died 5 times" in spec.refused
+    assert spec is None
+    assert rig.listener.heard[-1][2:4] == ("failed", "its worker died 5 times within an epoch")
+
+
+def test_a_worker_that_cannot_start_is_given_up_and_written_down():
+    rig = Rig(["a"])
+    for _ in range(WORKER_DEATHS):
+        assert rig.listener.heard == []
+        rig.lose(rig.dispatcher.hand_out(), ActorDiedError())
+    assert rig.dispatcher.hand_out() is None
+    assert [heard[2] for heard in rig.listener.heard] == ["started", "failed"]
 
 
 def test_a_worker_that_gets_on_between_its_deaths_is_not_given_up():
@@ -134,7 +142,7 @@ def test_a_worker_that_gets_on_between_its_deaths_is_not_given_up():
         rig.dispatcher.report(spec, report_of(epoch))
         rig.lose(spec, ActorDiedError())
         spec = rig.start()
-        assert not spec.refused
+        assert rig.listener.heard[-1][2] == "started"
 
 
 def test_a_worker_lost_before_it_was_there_leaves_no_attempt():
