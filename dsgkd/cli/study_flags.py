@@ -16,6 +16,8 @@ from dsgkd.training.run import RunConfig, paper_preset
 
 T = TypeVar("T")
 
+_BASE = ("encoder_lr", "classifier_lr", "alpha")
+"""What the point `base` says; the rest is drawn."""
 _SEARCH, _PRUNING = SearchConfig(), PruningConfig()
 _CONFIRMATION, _CLUSTER, _BUDGET = ConfirmationConfig(), ClusterConfig(), BudgetConfig()
 
@@ -249,7 +251,7 @@ def first_points(flags: argparse.Namespace, run: RunConfig) -> tuple[Point, ...]
         InputError: one cannot be read.
     """
     known: dict[str, Callable[[], Point]] = {
-        "base": lambda: point_of(run),
+        "base": lambda: {name: point_of(run)[name] for name in _BASE},
         "paper": lambda: point_of(paper_preset(run)),
     }
     given = flags.first or list(known)
