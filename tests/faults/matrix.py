@@ -115,7 +115,7 @@ def terminate_driver(bench: Bench, driver: Driver, name: str) -> bool:
 
 def kill_head(bench: Bench, driver: Driver, name: str) -> bool:
     # Ray puts its processes into groups of their own, so they are found by their ancestry.
-    for pid in [driver.pid, *_descendants(driver.pid)]:
+    for pid in [driver.pid, *descendants(driver.pid)]:
         _kill(pid)
     return True
 
@@ -150,7 +150,8 @@ def _kill(pid: int, number: int = signal.SIGKILL) -> bool:
         return False
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -1,11 +1,13 @@
 """What is left of trials that were stopped? Nothing."""
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ray
+from matrix import descendants
 from ray.util import placement_group_table
 
 from dsgkd.study.config import ClusterConfig
@@ -21,15 +23,16 @@ def left():
     groups = [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
     in_use = ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0.0)
     # Ray keeps a few processes for the next task; they are called IDLE.
-    names = [process_name(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    names = [process_name(pid) for pid in descendants(os.getpid())]
     ours = ("TrialActor", "RayTrainWorker", "ImplicitFunc", "distributed_trial", "TrainController")
     trials = [name for name in names if name.startswith("ray::") and any(o in name for o in ours)]
     return len(groups), in_use, len(trials)
 
 
-def process_name(entry):
+def process_name(pid):
     try:
-        return (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return command.replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         return ""
 
