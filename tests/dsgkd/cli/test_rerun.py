@@ -254,6 +254,7 @@ def test_a_study_that_was_moved_is_found_with_its_notes(
     moved = tmp_path / "elsewhere" / "demo"
     moved.parent.mkdir()
     study.rename(moved)
+    (study.parent / "cache").rename(moved.parent / "cache")  # the key of the ids goes along
     gone.unlink()
     code, out, _ = run_cli("rerun", moved, TRIAL, "--data", notes_csv)
     assert code == 0
