@@ -34,11 +34,11 @@ def local_ray() -> Iterator[None]:
     os.environ.update(before)
 
 
-@pytest.fixture
-def make_study(make_config: Callable[..., RunConfig], zoo: Path, tmp_path: Path):
-    """Return a function that makes a study of a few seconds."""
+@pytest.fixture(scope="session")
+def study_in(make_config: Callable[..., RunConfig], zoo: Path):
+    """Return a function that makes a study of a few seconds in a folder."""
 
-    def make(name: str = "small", **changes) -> StudyConfig:
+    def make(out: Path, name: str = "small", **changes) -> StudyConfig:
         settings = {
             "run": make_config(optimisation={"epochs": 2}),
             "teachers": (str(zoo / "teacher"),),
@@ -49,6 +49,12 @@ def make_study(make_config: Callable[..., RunConfig], zoo: Path, tmp_path: Path)
             "cluster": ClusterConfig(max_concurrent=2),
             "estimate": False,
         }
-        return StudyConfig(name=name, out=tmp_path / "studies", **settings | changes)
+        return StudyConfig(name=name, out=out, **settings | changes)
 
     return make
+
+
+@pytest.fixture
+def make_study(study_in, tmp_path: Path):
+    """Return a function that makes a study of a few seconds."""
+    return lambda name="small", **changes: study_in(tmp_path / "studies", name, **changes)

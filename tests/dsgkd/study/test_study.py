@@ -26,13 +26,24 @@ from dsgkd.training.run import open_table
 pytestmark = pytest.mark.ray
 
 
-@pytest.fixture
-def finished(local_ray, make_study):
+@pytest.fixture(scope="module")
+def finished_once(local_ray, study_in, tmp_path_factory):
+    """A study that ran to its end, the test split read."""
     lines = []
-    config = make_study(test="once", pruning=PruningConfig("none"))
+    out = tmp_path_factory.mktemp("finished") / "studies"
+    config = study_in(out, test="once", pruning=PruningConfig("none"))
     study = Study(config, lines.append)
     study.check()
     study.run()
+    return config, lines
+
+
+@pytest.fixture
+def finished(finished_once, tmp_path):
+    """A copy of it, to be changed."""
+    config, lines = finished_once
+    shutil.copytree(config.out, tmp_path / "studies")
+    config = replace(config, out=tmp_path / "studies")
     return config, lines, analysis.load(config.folder)
 
 
