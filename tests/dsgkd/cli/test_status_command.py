@@ -136,6 +136,8 @@ def test_watching_shows_what_is_new_until_it_is_interrupted(study):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # In the background of a shell SIGINT is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert "4 of 9" in process.stdout.readline()
