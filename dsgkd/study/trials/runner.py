@@ -18,6 +18,7 @@ from dsgkd.study.trials.trial import (
     TrialActor,
     TrialSpec,
     distributed_trial,
+    stop_file,
     trial_steps,
     unpacked,
 )
@@ -72,7 +73,12 @@ class _Judge(tune.Stopper):
         self._dispatcher, self._feed = dispatcher, feed
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self._dispatcher.report(self._feed.specs[trial_id], unpacked(result))
+        spec = self._feed.specs[trial_id]
+        stop = self._dispatcher.report(spec, unpacked(result))
+        if stop and spec.workers > 1 and not result.get("done"):
+            stop_file(spec).touch()
+            return False
+        return stop
 
     def stop_all(self) -> bool:
         return False

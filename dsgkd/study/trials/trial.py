@@ -273,6 +273,18 @@ def distributed_trial(config: dict[str, Any]) -> None:
     trainer.fit()
 
 
+def stop_file(spec: TrialSpec) -> Path:
+    """Return the file whose presence tells the workers of a distributed trial to end.
+
+    Tune stops a trial by killing its driver, and Ray Train then leaves the placement group of its
+    workers behind: the next trial would wait for ever. So the workers end by themselves, at the
+    end of an epoch.
+    """
+    return Path(spec.scratch) / f"{spec.trial_id}-{spec.attempt}.stop"
+
+
 def _train_worker(config: dict[str, Any]) -> None:
     for report in config["steps"](config["spec"]):
         ray.train.report(packed(report))
+        if Workers.current().gather(stop_file(config["spec"]).exists())[0]:
+            return
