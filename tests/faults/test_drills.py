@@ -1,5 +1,6 @@
 """A few points of the fault matrix; `matrix.py` runs the whole of it."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,10 @@ import pytest
 import rig
 from matrix import LIMIT, STRIKES, Bench, cluster, drill, remove_node
 
-pytestmark = pytest.mark.ray
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif("DSGKD_DRILLS" not in os.environ, reason="minutes each: set DSGKD_DRILLS"),
+]
 
 
 @pytest.fixture(scope="module")
