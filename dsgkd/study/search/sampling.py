@@ -3,6 +3,7 @@
 import math
 import random
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -98,7 +99,7 @@ def fitting(suggest: Suggest, method: str, wanted: Point) -> Point:
     return probe.values
 
 
-class _Probe:
+class _Probe(ABC):
     """Stands in for an Optuna trial to see what a space asks for."""
 
     def __init__(self) -> None:
@@ -119,11 +120,13 @@ class _Probe:
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         return self.values[name] if name in self.values else self.choice(name, choices)
 
+    @abstractmethod
     def range(self, name: str, low: Any, high: Any, step: Any, log: bool) -> Any:
-        raise NotImplementedError
+        """Answer for a name that is asked for the first time."""
 
+    @abstractmethod
     def choice(self, name: str, choices: Sequence[Any]) -> Any:
-        raise NotImplementedError
+        """Answer for a name that is asked for the first time."""
 
 
 class _GridProbe(_Probe):

@@ -75,10 +75,9 @@ class _Judge(tune.Stopper):
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         spec = self._feed.specs[trial_id]
         stop = self._dispatcher.report(spec, unpacked(result))
-        if stop and spec.workers > 1 and not result.get("done"):
+        if stop and spec.workers > 1:  # it ends by itself
             stop_file(spec).touch()
-            return False
-        return stop
+        return stop and spec.workers == 1
 
     def stop_all(self) -> bool:
         return False

@@ -286,5 +286,7 @@ def stop_file(spec: TrialSpec) -> Path:
 def _train_worker(config: dict[str, Any]) -> None:
     for report in config["steps"](config["spec"]):
         ray.train.report(packed(report))
+        if report["done"]:
+            return  # and if this worker alone has failed, the others are not there to be asked
         if Workers.current().gather(stop_file(config["spec"]).exists())[0]:
             return

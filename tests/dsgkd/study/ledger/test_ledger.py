@@ -4,9 +4,6 @@ import errno
 import json
 import os
 import pickle
-import shutil
-import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -248,7 +245,7 @@ def test_a_read_only_folder_is_one_line(tmp_path: Path) -> None:
         Ledger(tmp_path / "ledger").write("metrics", epochs(1), "t-0")
 
 
-def test_a_really_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path) -> None:
+def test_a_really_full_disk_is_one_line_and_leaves_no_half_file(on_a_small_disk) -> None:
     script = textwrap.dedent(
         """
         import os, sys
@@ -263,19 +260,7 @@ def test_a_really_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path) 
             print(error, ledger.read("metrics").num_rows, os.listdir(sys.argv[1] + "/predictions"))
         """
     )
-    inner = f'mount -t tmpfs -o size=256k tmpfs "{tmp_path}" && exec "$@"'
-    space = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inner, "sh"]
-    if (
-        not shutil.which("unshare")
-        or subprocess.run([*space, "true"], capture_output=True).returncode
-    ):
-        pytest.skip("this system lets no user mount a small disk")
-    run = subprocess.run(
-        [*space, sys.executable, "-c", script, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    run = on_a_small_disk(script, 256)
     assert run.returncode == 0, run.stderr
     assert "predictions/t-0.parquet: no space left on the disk" in run.stdout
     assert run.stdout.strip().endswith("1 ['schema.parquet']")

@@ -4,7 +4,6 @@ import errno
 import multiprocessing
 import os
 import random
-import shutil
 import subprocess
 import sys
 import threading
@@ -278,7 +277,7 @@ def test_a_full_disk_leaves_all_readable_and_the_merge_is_done_when_there_is_roo
     assert times > 2
 
 
-def test_a_small_disk_that_is_really_full_is_one_line_and_all_is_readable(tmp_path: Path) -> None:
+def test_a_small_disk_that_is_really_full_is_one_line_and_all_is_readable(on_a_small_disk) -> None:
     script = (
         "import os, sys\n"
         f"sys.path[:0] = [{str(Path(__file__).parent)!r}, 'tests']\n"
@@ -303,19 +302,7 @@ def test_a_small_disk_that_is_really_full_is_one_line_and_all_is_readable(tmp_pa
         "assert all(read() == expected(range(4)) for read in ours(str(root)))\n"
         "print(len(names(root, 'trials')))\n"
     )
-    inner = f'mount -t tmpfs -o size=512k tmpfs "{tmp_path}" && exec "$@"'
-    space = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inner, "sh"]
-    if (
-        not shutil.which("unshare")
-        or subprocess.run([*space, "true"], capture_output=True).returncode
-    ):
-        pytest.skip("this system lets no user mount a small disk")
-    run = subprocess.run(
-        [*space, sys.executable, "-c", script, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    run = on_a_small_disk(script, 512)
     assert run.returncode == 0, run.stderr
     assert "no space left on the disk" in run.stdout
     assert run.stdout.splitlines()[-1] == "1"

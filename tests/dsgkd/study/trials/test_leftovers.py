@@ -37,7 +37,7 @@ def process_name(pid):
         return ""
 
 
-@pytest.mark.parametrize("workers", [1])  # of two workers: see docs/decisions.md
+@pytest.mark.parametrize("workers", [1])
 def test_stopped_trials_leave_no_processes_groups_or_folders(
     local_ray, make_study, make_config, workers
 ):
