@@ -19,7 +19,7 @@ def ray_session(config: StudyConfig) -> Iterator[None]:
 
     A local Ray listens on loopback, takes all CPUs (and GPUs) of this machine, and stops with
     this process. Its dashboard runs only where trials have several workers: without it, Ray
-    leaks the placement groups of trials that are stopped early.
+    leaks the placement groups of trials that are killed.
     """
     # Deferred: `dsgkd predict --help` must not wait for Ray.
     import ray

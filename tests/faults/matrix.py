@@ -225,7 +225,7 @@ def cluster(bench: Bench, kind: str = "") -> Iterator[object]:
 
     temporary = tempfile.mkdtemp(prefix="r")
     head = {"num_cpus": 0 if kind == "node" else 3, "temp_dir": temporary}
-    # Without a dashboard Ray leaks the placement groups of stopped trials of several workers.
+    # Without a dashboard Ray leaks the placement groups of killed trials of several workers.
     head["include_dashboard"] = kind == "train"
     if kind == "train":
         head |= {"dashboard_host": "127.0.0.1", "dashboard_port": 0}

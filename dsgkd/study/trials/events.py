@@ -18,6 +18,7 @@ from functools import wraps
 from typing import Any, Protocol, TypeVar, cast
 
 from ray.exceptions import ActorDiedError, NodeDiedError, RayActorError
+from ray.train import PreemptionError, WorkerGroupError
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 
@@ -234,10 +235,18 @@ class Dispatcher(Callback):
 
 
 def _is_of_node(error: BaseException | None) -> bool:
-    """Whether an actor was lost with its node, and not by what it did itself."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, BaseException):
-        error = cause
+    """Whether an actor was lost with its node, and not by what it did itself.
+
+    Of several workers one is enough: the loss of one makes the others fail in their own ways.
+    """
+    for wrapped in ("cause", "health_check_failure"):  # by a task's error, by Ray Train's
+        inner = getattr(error, wrapped, None)
+        if isinstance(inner, BaseException):
+            return _is_of_node(inner)
+    if isinstance(error, PreemptionError):
+        return True
+    if isinstance(error, WorkerGroupError):
+        return any(_is_of_node(failure) for failure in error.worker_failures.values())
     if isinstance(error, RayActorError) and error.preempted:
         return True
     if isinstance(error, ActorDiedError):

@@ -12,16 +12,9 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from dsgkd.errors import StorageError
+from dsgkd.study.trials.distributed import DistributedTrial
 from dsgkd.study.trials.events import Dispatcher, Stage
-from dsgkd.study.trials.trial import (
-    Steps,
-    TrialActor,
-    TrialSpec,
-    distributed_trial,
-    stop_file,
-    trial_steps,
-    unpacked,
-)
+from dsgkd.study.trials.trial import Steps, TrialActor, TrialSpec, trial_steps, unpacked
 
 # The ledger replaces Tune's own CSV, JSON and TensorBoard files.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -73,11 +66,7 @@ class _Judge(tune.Stopper):
         self._dispatcher, self._feed = dispatcher, feed
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        spec = self._feed.specs[trial_id]
-        stop = self._dispatcher.report(spec, unpacked(result))
-        if stop and spec.workers > 1:  # it ends by itself
-            stop_file(spec).touch()
-        return stop and spec.workers == 1
+        return self._dispatcher.report(self._feed.specs[trial_id], unpacked(result))
 
     def stop_all(self) -> bool:
         return False
@@ -109,10 +98,10 @@ def run_trials(
     if workers_per_trial == 1:
         trainable = tune.with_resources(TrialActor, resources)
     else:
-        # The driver of a Ray Train trial takes no CPU (Train reserves those of its workers by
-        # itself, and a driver that held one could starve them) but Tune wants a resource named.
+        # The actor of a Ray Train trial takes no CPU (Train reserves those of its workers by
+        # itself, and an actor that held one could starve them) but Tune wants a resource named.
         trainable = tune.with_resources(
-            distributed_trial, {"cpu": 0, "node:__internal_head__": 0.001}
+            DistributedTrial, {"cpu": 0, "node:__internal_head__": 0.001}
         )
     shutil.rmtree(folder, ignore_errors=True)  # a study that was killed has left it
     dispatcher = Dispatcher(stages)

@@ -1,7 +1,8 @@
 """What is one trial, and how does it run?
 
-A trial of one worker trains inside its Tune actor; a trial of several trains under Ray Train.
-Both walk through the same steps, `trial_steps`, and report the same dictionaries.
+A trial of one worker trains inside its Tune actor, `TrialActor`; one of several trains under Ray
+Train, see `distributed.py`. Both walk through the same steps, `trial_steps`, and report the same
+dictionaries.
 """
 
 import json
@@ -14,13 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray.train
 import torch
 from numpy.typing import NDArray
 from ray import tune
-from ray.train import FailureConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from dsgkd.distillation.store.depot import StoreConfig
 from dsgkd.errors import InputError, StorageError
@@ -244,49 +241,3 @@ class TrialActor(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: object) -> None:
         """Do nothing: the loop finds its own checkpoint in the trial's folder."""
-
-
-def distributed_trial(config: dict[str, Any]) -> None:
-    """Run a trial of several workers under Ray Train, inside a Tune trial."""
-    # Train polls its workers every two seconds, and a trial waits for several polls. Set here
-    # because this process, not the study's driver, is the one that Train passes it on from.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    spec: TrialSpec = config["spec"]
-    trainer = TorchTrainer(
-        _train_worker,
-        train_loop_config=config,
-        scaling_config=ScalingConfig(
-            num_workers=spec.workers,
-            use_gpu=spec.gpus_per_worker > 0,
-            resources_per_worker={
-                "CPU": spec.cpus_per_worker,
-                **({"GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {}),
-            },
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"{spec.trial_id}-{spec.attempt}",
-            storage_path=spec.scratch,
-            failure_config=FailureConfig(max_failures=3),
-            callbacks=[TuneReportCallback()],  # type: ignore[list-item]
-        ),
-    )
-    trainer.fit()
-
-
-def stop_file(spec: TrialSpec) -> Path:
-    """Return the file whose presence tells the workers of a distributed trial to end.
-
-    Tune stops a trial by killing its driver, and Ray Train then leaves the placement group of its
-    workers behind: the next trial would wait for ever. So the workers end by themselves, at the
-    end of an epoch.
-    """
-    return Path(spec.scratch) / f"{spec.trial_id}-{spec.attempt}.stop"
-
-
-def _train_worker(config: dict[str, Any]) -> None:
-    for report in config["steps"](config["spec"]):
-        ray.train.report(packed(report))
-        if report["done"]:
-            return  # and if this worker alone has failed, the others are not there to be asked
-        if Workers.current().gather(stop_file(config["spec"]).exists())[0]:
-            return

@@ -2,6 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import ActorDiedError, NodeDiedError
+from ray.train import PreemptionError, WorkerGroupError
+from ray.train.v2.api.preemption import PreemptionInfo
 
 from dsgkd.errors import StorageError
 from dsgkd.study.trials.events import WORKER_DEATHS, Dispatcher, Stage
@@ -11,6 +13,17 @@ from dsgkd.study.trials.trial import TrialSpec
 class WithItsNode(ActorDiedError):
     def __str__(self):
         return "The actor died because its node has died. Node Id: 1"
+
+
+class NoAnswer(Exception):
+    """As Ray Train wraps what it met when it asked a worker how it was."""
+
+    def __init__(self, failure):
+        self.health_check_failure = failure
+
+
+def of_train(*failures):
+    return WorkerGroupError("x", {rank: NoAnswer(error) for rank, error in enumerate(failures)})
 
 
 def spec_of(name):
@@ -97,6 +110,9 @@ def test_every_second_is_charged_by_the_drivers_clock():
         (ActorDiedError(), "its worker was lost"),
         (NodeDiedError("x"), "its node was lost"),
         (WithItsNode(), "its node was lost"),
+        (of_train(ActorDiedError(), ValueError()), "its worker was lost"),
+        (of_train(ValueError(), WithItsNode()), "its node was lost"),
+        (PreemptionError(PreemptionInfo(None, {})), "its node was lost"),
         (None, "its worker was lost"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is left of trials that were stopped? Nothing."""
+"""What is left of trials that failed or were stopped? Nothing."""
 
 import os
 import time
@@ -14,6 +14,8 @@ from dsgkd.study.config import ClusterConfig
 from dsgkd.study.study import Study
 from dsgkd.study.trials.events import Stage
 from dsgkd.study.trials.runner import run_trials
+from dsgkd.study.trials.trial import trial_steps
+from dsgkd.training.workers import Workers
 
 pytestmark = pytest.mark.ray
 
@@ -24,7 +26,7 @@ def left():
     in_use = ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0.0)
     # Ray keeps a few processes for the next task; they are called IDLE.
     names = [process_name(pid) for pid in descendants(os.getpid())]
-    ours = ("TrialActor", "RayTrainWorker", "ImplicitFunc", "distributed_trial", "TrainController")
+    ours = ("TrialActor", "RayTrainWorker", "DistributedTrial", "TrainController", "_Exchange")
     trials = [name for name in names if name.startswith("ray::") and any(o in name for o in ours)]
     return len(groups), in_use, len(trials)
 
@@ -37,31 +39,36 @@ def process_name(pid):
         return ""
 
 
-@pytest.mark.parametrize("workers", [1])
-def test_stopped_trials_leave_no_processes_groups_or_folders(
+@pytest.mark.parametrize("workers", [1, 2])
+def test_failed_and_stopped_trials_leave_no_processes_groups_or_folders(
     local_ray, make_study, make_config, workers
 ):
     config = make_study("stopped", cluster=ClusterConfig(workers_per_trial=workers))
     study = Study(config)
     run = make_config(teacher="teacher")
     before = left()
-    during = []
+    counts, states = [], []
     specs = iter(
-        [
-            replace(study._spec("search", "mlkd", f"search-mlkd-00{i}", run), study_id="s")
-            for i in range(3)
-        ]
+        replace(study._spec("search", "mlkd", name, run), study_id="s")
+        for name in ("fails", "slow")
     )
+
+    def steps(spec):
+        if spec.trial_id == "fails" and Workers.current().rank == workers - 1:
+            # Where there are two, the other one waits for this one and would wait for ever.
+            yield {"epoch": 0, "score": None, "failure": "out of luck", "done": True}
+        else:
+            yield from trial_steps(spec)
 
     class Listener:
         def started(self, spec):
             pass
 
         def reported(self, spec, report):
-            during.append(left())
+            counts.append(left())
 
         def ended(self, spec, report, state, reason):
-            during.append(state)
+            states.append((spec.trial_id, report["epoch"], state))
 
     def stages():
         yield Stage(
@@ -71,15 +78,16 @@ def test_stopped_trials_leave_no_processes_groups_or_folders(
             should_stop=lambda spec: True,
         )
 
-    run_trials(stages(), workers, {"cpu": 1}, 1, config.folder / "tune")
-    assert during.count("pruned") == 3
+    run_trials(stages(), workers, {"cpu": 1}, 1, config.folder / "tune", steps)
+    assert states == [("fails", 0, "failed"), ("slow", 1, "pruned")]
     # The count can fail: while a trial runs, something is there.
-    assert all(counts[1] >= workers and counts[2] >= 1 for counts in during if counts != "pruned")
+    assert all(cpus >= workers and processes >= 1 for _, cpus, processes in counts)
     deadline = time.monotonic() + 60
     while left() != before and time.monotonic() < deadline:
         time.sleep(0.5)
     assert left() == before
     assert not (config.folder / "tune").exists()
+    # It trained no further than it was asked to: there are no predictions, no ledger.
     assert {path.name for path in config.folder.rglob("*") if path.is_file()} == {
         "best.safetensors",
         "last.safetensors",

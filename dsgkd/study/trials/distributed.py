@@ -1,0 +1,145 @@
+"""How does a trial of several workers run? Under Ray Train, and still epoch by epoch.
+
+Its Tune actor starts Ray Train in a thread and hands Tune one report a step, like that of any other
+trial. The workers wait at an `Exchange` after each epoch until Tune asks for the next one. So a
+trial that is stopped early ends by itself, after the epoch on which it was judged: Ray Train takes
+its workers and their placement group down in order. (Killed instead, it would leave the placement
+group behind, and the next trial would wait for it.) A lost worker ends the attempt, as it does
+where there is only one; Ray Train's own retries would go into nobody's ledger.
+"""
+
+import asyncio
+import os
+from threading import Thread
+from typing import Any
+
+import ray
+import ray.train
+from ray import tune
+from ray.train import FailureConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dsgkd.study.trials.trial import Report, TrialSpec, packed
+from dsgkd.training.workers import Workers
+
+PATIENCE = 60.0
+"""Seconds in which Ray Train has to end after its workers have."""
+
+
+class DistributedTrial(tune.Trainable):
+    """Runs a trial of several workers; it trains nothing itself.
+
+    Not reused for the next trial: Tune would keep it, and its workers with it, until there is one.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Start Ray Train."""
+        # Train polls its workers every two seconds, and a trial waits for several polls. Set here
+        # because this process, not the study's driver, is the one that Train passes it on from.
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        exchange: Any = ray.remote(_Exchange)  # Ray's handles know their methods at run time only
+        self._exchange = exchange.options(num_cpus=0, scheduling_strategy=here).remote()
+        self._asked = False
+        self._error: Exception | None = None
+        self._training = Thread(target=self._fit, args=(config,), daemon=True)
+        self._training.start()
+
+    def _fit(self, config: dict[str, Any]) -> None:
+        try:
+            _trainer(config | {"exchange": self._exchange}).fit()
+        except Exception as error:
+            self._error = error
+        ray.get(self._exchange.close.remote())
+
+    def step(self) -> Report:
+        """Let the workers train one epoch.
+
+        Raises:
+            ray.train.TrainingFailedError: a worker was lost.
+        """
+        if self._asked:
+            self._exchange.answer.remote(True)
+        report: Report | None = ray.get(self._exchange.next_report.remote())
+        self._asked = report is not None
+        if report is None:
+            raise self._error or RuntimeError("the workers ended without a last report")
+        return packed(report)
+
+    def cleanup(self) -> None:
+        """Let the workers end, and Ray Train after them."""
+        self._exchange.answer.remote(False)
+        self._training.join(PATIENCE)
+        ray.kill(self._exchange)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Do nothing: the loop keeps its own checkpoints in the trial's folder."""
+
+    def load_checkpoint(self, checkpoint: object) -> None:
+        """Do nothing: the loop finds its own checkpoint in the trial's folder."""
+
+
+class _Exchange:
+    """Where workers leave their reports and wait to be told whether to go on. A Ray actor."""
+
+    def __init__(self) -> None:
+        self._reports: asyncio.Queue[Report | None] = asyncio.Queue()
+        self._answers: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def report(self, report: Report) -> bool:
+        """Leave a report; return whether to train another epoch, once that is known."""
+        await self._reports.put(report)
+        return await self._answers.get()
+
+    async def answer(self, go_on: bool) -> None:
+        """Answer the last report, or the next one."""
+        await self._answers.put(go_on)
+
+    async def next_report(self) -> Report | None:
+        """Return the next report, once there is one; None: none will come."""
+        return await self._reports.get()
+
+    async def close(self) -> None:
+        """Say that no report will come."""
+        await self._reports.put(None)
+
+
+class _FailedError(Exception):
+    """Ends all workers of a trial because one of them has reported a failure."""
+
+
+def _trainer(config: dict[str, Any]) -> TorchTrainer:
+    spec: TrialSpec = config["spec"]
+    return TorchTrainer(
+        _work,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(
+            num_workers=spec.workers,
+            use_gpu=spec.gpus_per_worker > 0,
+            resources_per_worker={
+                "CPU": spec.cpus_per_worker,
+                **({"GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {}),
+            },
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"{spec.trial_id}-{spec.attempt}",
+            storage_path=spec.scratch,
+            failure_config=FailureConfig(
+                max_failures=0,
+                max_preemption_failures=0,  # type: ignore[call-arg]
+            ),
+        ),
+    )
+
+
+def _work(config: dict[str, Any]) -> None:
+    """Be one of the workers. The first one reports; but if another fails alone, that one."""
+    exchange, workers = config["exchange"], Workers.current()
+    for report in config["steps"](config["spec"]):
+        if "failure" in report:
+            ray.get(exchange.report.remote(report))
+            raise _FailedError
+        go_on = workers.rank > 0 or ray.get(exchange.report.remote(report))
+        if report["done"] or not workers.gather(go_on)[0]:
+            return
