@@ -35,8 +35,7 @@ def save_state(path: Path, state: State) -> None:
         with whole_file(path) as temporary:
             save_file(tensors, temporary, metadata={"state": skeleton})
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or "the file could not be written"
-        raise StorageError(str(path), reason, "free space or choose another --out") from error
+        raise StorageError.of(path, error) from error
 
 
 def load_state(path: Path) -> State:

@@ -1,5 +1,9 @@
 """What does a user see when the input is wrong? One line, and exit code 2."""
 
+import errno
+import re
+from pathlib import Path
+
 
 class InputError(Exception):
     """Something the user gave cannot be used.
@@ -19,3 +23,19 @@ class InputError(Exception):
 
 class StorageError(InputError):
     """A place cannot be written. Whatever was writing is not at fault and can go on later."""
+
+    @classmethod
+    def of(
+        cls, path: str | Path, error: Exception, elsewhere: str = "another --out"
+    ) -> "StorageError":
+        """Return what to say of a file that could not be written because of another error."""
+        told = re.search(r"os error (\d+)", str(error))  # by safetensors
+        number = int(told[1]) if told else getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            what, remedy = "no space left on the disk", f"free some, or choose {elsewhere}"
+        elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            what, remedy = "no permission to write here", f"grant it, or choose {elsewhere}"
+        else:
+            reason = getattr(error, "strerror", None) or str(error)[:200]
+            what, remedy = f"cannot be written ({reason})", f"choose {elsewhere}"
+        return cls(str(path), what, remedy)

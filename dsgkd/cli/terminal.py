@@ -55,4 +55,7 @@ def stop_on_sigterm() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)  # a second one must not cut off the tidying up
-    raise KeyboardInterrupt
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):  # as in a shell's background
+        raise KeyboardInterrupt
+    # Whoever answers Ctrl-C now: Tune, while it runs, between two events and not within one.
+    signal.raise_signal(signal.SIGINT)

@@ -48,7 +48,7 @@ from dsgkd.checkpoint import (
     save_state,
     seed_everything,
 )
-from dsgkd.errors import InputError
+from dsgkd.errors import InputError, StorageError
 from dsgkd.models.attention import attention_for
 from dsgkd.models.zoo import load_model, load_tokenizer
 
@@ -489,5 +489,4 @@ def _write(
         (folder / "pretraining.json").write_text(json.dumps(asdict(report), indent=2))
         (folder / "pretraining.safetensors").unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or "it cannot be written"
-        raise InputError(str(folder), reason, "free space or choose another --out") from error
+        raise StorageError.of(folder, error) from error

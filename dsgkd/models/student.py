@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from dsgkd.errors import InputError
+from dsgkd.errors import InputError, StorageError
 from dsgkd.models.taps import run_model
 from dsgkd.models.zoo import load_model, load_tokenizer
 
@@ -117,7 +117,7 @@ def save_student(
     """Write a student that `load_student` reads (and transformers, with the standard head).
 
     Raises:
-        InputError: the folder cannot be written.
+        StorageError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,8 +132,7 @@ def save_student(
         facts = json.dumps(asdict(card), ensure_ascii=False, indent=2)
         (folder / "dsgkd.json").write_text(facts, encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or "it cannot be written"
-        raise InputError(str(folder), reason, "free space or choose another --out") from error
+        raise StorageError.of(folder, error) from error
 
 
 def load_student(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from dsgkd.errors import InputError
+from dsgkd.errors import InputError, StorageError
 from dsgkd.files import whole_file
 
 _CHECKSUM = b"crc32"
@@ -54,8 +54,7 @@ def _write(path: Path, table: pa.Table) -> None:
         ):
             writer.write_table(table)
     except OSError as error:
-        reason = error.strerror or "the file could not be written"
-        raise InputError(str(path), reason, "free space or choose another --out") from error
+        raise StorageError.of(path, error) from error
 
 
 def _checksum(table: pa.Table) -> bytes:

@@ -206,6 +206,7 @@ def drill(bench: Bench, kind: str, number: int, strike: Strike | None, strikes: 
         "codes": codes,
         "hung": hung,
         "ended": codes[-1] == 0,
+        "tracebacks": codes.count(1),
         "seconds": round(time.monotonic() - began, 1),
     }
     try:
@@ -292,18 +293,19 @@ def main() -> None:
 def table(results: list[dict]) -> str:
     """Return the outcomes by fault, as Markdown."""
     lines = [
-        "| fault | strikes | studies | ended | ledger identical | attempts cut off | hung |",
-        "|---|---|---|---|---|---|---|",
+        "| fault | strikes | studies | ended | ledger identical | attempts cut off | tracebacks | "
+        "hung |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for kind in dict.fromkeys(result["fault"] for result in results):
         rows = [result for result in results if result["fault"] == kind]
         sums = {
             key: sum(int(row.get(key) or 0) for row in rows)
-            for key in ("struck", "ended", "identical", "cut_off", "hung")
+            for key in ("struck", "ended", "identical", "cut_off", "tracebacks", "hung")
         }
         lines.append(
             f"| {kind} | {sums['struck']} | {len(rows)} | {sums['ended']} | {sums['identical']} | "
-            f"{sums['cut_off']} | {sums['hung']} |"
+            f"{sums['cut_off']} | {sums['tracebacks']} | {sums['hung']} |"
         )
     return "\n".join(lines)
 

@@ -27,6 +27,7 @@ def bench() -> Iterator[Bench]:
 def assert_survived(result):
     assert result["struck"], result
     assert result["ended"], result
+    assert not result["tracebacks"], result
     assert result["identical"], result
 
 

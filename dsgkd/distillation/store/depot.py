@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from dsgkd.distillation.store.shard import SUFFIX
-from dsgkd.errors import InputError
+from dsgkd.errors import InputError, StorageError
 from dsgkd.files import whole_file
 
 CARD = "teacher.json"
@@ -127,8 +127,7 @@ class Depot:
                     temporary.write_text(json.dumps(card))
             path.touch()
         except OSError as error:
-            reason = error.strerror or "cannot be written"
-            raise InputError(str(self.folder), reason, "choose another --store") from error
+            raise StorageError.of(self.folder, error, "another --store") from error
         if is_new:
             self.keep(path)
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from dsgkd.distillation.store.parts import Part
-from dsgkd.errors import InputError
+from dsgkd.errors import StorageError
 from dsgkd.files import whole_file
 
 Array = NDArray[Any]
@@ -85,9 +85,7 @@ def write_shard(
         with whole_file(path) as temporary:
             save_file(arrays, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or "the file could not be written"
-        remedy = "free space (dsgkd store prune), or use the live teacher"
-        raise InputError(str(path), reason, remedy) from error
+        raise StorageError.of(path, error, "another --store, or the live teacher") from error
     return path
 
 

@@ -1,6 +1,5 @@
 """Where does a ledger lie, and how is a file there replaced as a whole, or not at all?"""
 
-import errno
 import os
 import posixpath
 import re
@@ -92,7 +91,7 @@ class Place:
         """Write a file, or replace it, as a whole.
 
         Raises:
-            InputError: the disk is full, or the place cannot be written; nothing was changed.
+            StorageError: the disk is full, or the place cannot be written; nothing was changed.
         """
         target = self.path(table, name)
         folder = posixpath.dirname(target)
@@ -112,13 +111,13 @@ class Place:
                         self._fs.delete_file(hidden)
                     raise
         except OSError as error:
-            raise _unwritable(target, error) from error
+            raise StorageError.of(target, error) from error
 
     def delete(self, table: str, names: Iterable[str]) -> None:
         """Delete files, as far as they are there.
 
         Raises:
-            InputError: the place cannot be written.
+            StorageError: the place cannot be written.
         """
         self._delete([self.path(table, name) for name in names])
 
@@ -144,7 +143,7 @@ class Place:
             except FileNotFoundError:
                 return
             except OSError as error:
-                raise _unwritable(path, error) from error
+                raise StorageError.of(path, error) from error
 
         if paths:
             with ThreadPoolExecutor(8) as pool:
@@ -172,14 +171,3 @@ def _write_local(folder: str, target: str, hidden: str, data: pa.Buffer) -> None
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _unwritable(path: str, error: OSError) -> StorageError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        what, remedy = "no space left on the disk", "free some, or choose another place with --out"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        what, remedy = "no permission to write here", "grant it, or choose another place with --out"
-    else:
-        what = f"cannot be written ({error.strerror or str(error)[:200]})"
-        remedy = "choose another place with --out"
-    return StorageError(path, what, remedy)

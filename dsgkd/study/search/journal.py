@@ -7,7 +7,6 @@ behind, nor a disk flush for every report. What a kill cut off in the middle of 
 when the file is opened.
 """
 
-import errno
 import json
 import os
 from collections.abc import Iterable
@@ -30,7 +29,7 @@ class Journal(BaseJournalBackend):
             self._reader = JournalFileBackend(str(path))
             self._logs: list[dict[str, Any]] | None = None
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise StorageError.of(path, error) from error
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """Return the entries from a number on: those of the file as it was, and our own."""
@@ -48,7 +47,7 @@ class Journal(BaseJournalBackend):
             with self._path.open("ab") as file:
                 file.write("".join(line + "\n" for line in lines).encode())
         except OSError as error:
-            raise _unwritable(self._path, error) from error
+            raise StorageError.of(self._path, error) from error
         known += map(json.loads, lines)
 
     def _known(self) -> list[dict[str, Any]]:
@@ -72,9 +71,3 @@ def _mend(path: Path) -> None:
         content = file.read()
         if not content.endswith(b"\n"):
             file.truncate(content.rfind(b"\n") + 1)
-
-
-def _unwritable(path: Path, error: OSError) -> StorageError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = "no space left on the disk" if full else f"cannot be written ({error.strerror})"
-    return StorageError(str(path), what, "free some, then go on with --resume")

@@ -145,9 +145,10 @@ class Dispatcher(Callback):
     ) -> None:
         """A trial's worker is there."""
         spec: TrialSpec = trial.config["spec"]
-        self._started[spec.trial_id] = self._clock()
+        now = self._clock()
         for listener in self._stage.listeners:
             listener.started(spec)
+        self._started[spec.trial_id] = now  # now all of them know it, and can be told of its end
 
     @_noting_errors
     def report(self, spec: TrialSpec, report: Report) -> bool:
@@ -215,12 +216,10 @@ class Dispatcher(Callback):
             del self._handed[spec.trial_id]
         self._again.append(replace(spec, attempt=spec.attempt + began, known_epochs=known))
 
-    def interrupt(self) -> bool:
-        """End what is still open because the study stops; return whether there was anything."""
-        open_trials = [spec for spec in self._handed.values() if spec.trial_id in self._started]
-        for spec in open_trials:
+    def interrupt(self) -> None:
+        """End what is still open because the study stops."""
+        for spec in [spec for spec in self._handed.values() if spec.trial_id in self._started]:
             self._end(spec, "preempted", "the study was interrupted")
-        return bool(open_trials or self._again)
 
     def _cost(self, spec: TrialSpec) -> dict[str, float]:
         seconds = (self._clock() - self._started[spec.trial_id]) * spec.workers

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
@@ -91,7 +93,7 @@ def run_trials(
         steps: what a trial does.
 
     Raises:
-        StorageError: the ledger or a trial's folder cannot be written.
+        StorageError: the ledger, a trial's folder or Tune's cannot be written.
         KeyboardInterrupt: the user stopped it; every listener knows which trials were cut off.
     """
     trainable: Any
@@ -127,18 +129,22 @@ def run_trials(
             verbose=0,
         ),
     )
-    interrupted = False
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
     except Exception as error:
+        if isinstance(error, OSError) and dispatcher.error is None:  # in Tune's own files
+            raise StorageError.of(folder, error) from None
         raise dispatcher.error or error from None
     finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, on_interrupt)  # Tune leaves its own behind
         with suppress(StorageError):  # what cannot be written now is read as cut off later
-            interrupted = dispatcher.interrupt()
+            dispatcher.interrupt()
         stages.close()
         shutil.rmtree(folder, ignore_errors=True)
-    if interrupted:
-        raise KeyboardInterrupt
+    if not dispatcher.exhausted:
+        raise KeyboardInterrupt  # Tune ends quietly
 
 
 def slots(workers_per_trial: int, resources: dict[str, float]) -> int:

@@ -6,7 +6,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, pipeline
 
-from dsgkd.errors import InputError
+from dsgkd.errors import InputError, StorageError
 from dsgkd.models.student import (
     PaperClassifier,
     StudentCard,
@@ -141,7 +141,7 @@ def test_a_full_disk_is_a_users_error(error, make_student, word_tokenizer, tmp_p
 
     student = make_student()
     monkeypatch.setattr(type(student), "save_pretrained", full)
-    with pytest.raises(InputError, match="free space or choose another --out"):
+    with pytest.raises(StorageError, match="choose another --out"):
         save_student(tmp_path / "a", student, word_tokenizer, card("standard"))
     assert not (tmp_path / "a" / "dsgkd.json").exists()
 

@@ -450,7 +450,7 @@ def test_a_full_disk_is_an_input_error_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("dsgkd.files.os.fsync", full)
-    with pytest.raises(InputError, match="No space left on device"):
+    with pytest.raises(InputError, match="no space left on the disk"):
         encoded(make_notes(samples), tokenizers["wordpiece"], 24, WordRule(), tmp_path)
     assert list((tmp_path / "encodings").iterdir()) == []
 

@@ -541,7 +541,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_checkpoint_before_it_stays(
             raise OSError(28, "No space left on device")
 
         patch.setattr("dsgkd.checkpoint.save_file", full)
-        with pytest.raises(InputError, match="No space left on device"):
+        with pytest.raises(InputError, match="no space left on the disk"):
             next(steps)
     assert {file.name for file in (tmp_path / "full").iterdir()} == {BEST, LAST}
     assert load_state(tmp_path / "full" / LAST)["progress"]["epoch"] == 1

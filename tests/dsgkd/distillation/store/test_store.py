@@ -292,7 +292,7 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(filled, tmp_path, mo
 
     monkeypatch.setattr(shard, "save_file", full)
     one = np.ones(1, np.int64)
-    with pytest.raises(InputError, match="No space left on device: free space"):
+    with pytest.raises(InputError, match="no space left on the disk: free some"):
         write_shard(tmp_path / "new", "t", one, one, one, {Part("hidden", 1): np.ones((1, 4))})
     assert not list((tmp_path / "new").iterdir())
 

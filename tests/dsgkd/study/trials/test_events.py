@@ -211,9 +211,24 @@ def test_an_interruption_ends_what_is_open():
     rig = Rig(["a", "b"])
     rig.start()
     rig.dispatcher.hand_out()  # its worker is not there yet
-    assert rig.dispatcher.interrupt()
+    rig.dispatcher.interrupt()
     ends = [heard[:4] for heard in rig.listener.heard if len(heard) == 5]
     assert ends == [("a", 1, "preempted", "the study was interrupted")]
+
+
+def test_a_trial_that_not_all_have_heard_of_yet_is_ended_for_none():
+    rig = Rig(["a"])
+    second = Listener()
+    rig.stages[0].listeners = [rig.listener, second]
+    second.started = raise_interrupt
+    with pytest.raises(KeyboardInterrupt):
+        rig.start()
+    rig.dispatcher.interrupt()
+    assert [heard[2] for heard in rig.listener.heard] == ["started"]
+
+
+def raise_interrupt(spec):
+    raise KeyboardInterrupt
 
 
 def test_a_place_that_cannot_be_written_stops_the_study_and_fails_no_trial():
