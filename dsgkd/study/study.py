@@ -367,7 +367,7 @@ class Study:
             "worker_seconds": 0.0,
             "gpu_seconds": 0.0,
         }
-        self._record.ledger.write("trials", [row], f"{spec.trial_id}-{spec.attempt}")
+        self._record.ledger.write("trials", [row], str(spec))
         report = {"worker_seconds": 0.0, "score": None}
         search.ended(spec, report, "pruned", row["reason"])
 

@@ -123,7 +123,7 @@ def _trainer(config: dict[str, Any]) -> TorchTrainer:
             },
         ),
         run_config=ray.train.RunConfig(
-            name=f"{spec.trial_id}-{spec.attempt}",
+            name=str(spec),
             storage_path=spec.scratch,
             failure_config=FailureConfig(
                 max_failures=0,

@@ -55,9 +55,7 @@ class Recorder:
         if "test" in report.get("tested", {}):
             rows.append(_key(spec) | {"split": "test"} | report["tested"]["test"])
         if self._metrics[spec.trial_id]:
-            self._ledger.write(
-                "metrics", self._metrics[spec.trial_id], f"{spec.trial_id}-{spec.attempt}"
-            )
+            self._ledger.write("metrics", self._metrics[spec.trial_id], str(spec))
         self._write_trial(spec)
 
     def ended(self, spec: TrialSpec, report: Report, state: str, reason: str) -> None:
@@ -69,13 +67,11 @@ class Recorder:
             "ended_at": datetime.now(UTC),
         }
         self._write_trial(spec)
-        self._ledger.seal(f"{spec.trial_id}-{spec.attempt}")
+        self._ledger.seal(str(spec))
         del self._trials[spec.trial_id], self._metrics[spec.trial_id]
 
     def _write_trial(self, spec: TrialSpec) -> None:
-        self._ledger.write(
-            "trials", [self._trials[spec.trial_id]], f"{spec.trial_id}-{spec.attempt}"
-        )
+        self._ledger.write("trials", [self._trials[spec.trial_id]], str(spec))
 
 
 _COSTS = ("worker_seconds", "gpu_seconds", "peak_rss_mb", "peak_gpu_mb")

@@ -65,6 +65,14 @@ class TrialSpec:
     cpus_per_worker: int = 1
     gpus_per_worker: float = 0.0
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TrialSpec":
+        """Return itself: it does not change, and Tune keeps four copies of what it is given."""
+        return self
+
+    def __str__(self) -> str:
+        """Return the attempt's name; Tune writes this, and no more, into its logs."""
+        return f"{self.trial_id}-{self.attempt}"
+
 
 Steps = Callable[[TrialSpec], Iterator[Report]]
 """What a trial does: one report for each of its steps, the last with `done` set."""
@@ -180,7 +188,7 @@ def _write_predictions(
             strict=True,
         )
     ]
-    name = f"{spec.trial_id}-{spec.attempt}-{split}"
+    name = f"{spec}-{split}"
     Ledger(spec.ledger).write("predictions", rows, name)
 
 

@@ -43,8 +43,12 @@ def heading(board: Board) -> list[str]:
     where = f"{board.study}: {board.stage}, {board.done}{of} trials done"
     if board.running:
         where += f", {len(board.running)} running"
-    if board.left is not None and board.left > 0:
-        where += f", about {duration(board.left)} left"
+        if board.left is not None and board.left > 0:
+            where += f", about {duration(board.left)} left"
+    elif board.total is not None and board.done < board.total:
+        where += ", nothing running"
+        why = [line.reason for line in board.latest if line.state == "preempted" and line.reason]
+        where += f": {why[-1]}" if why else ""
     best = ", ".join(f"{method} {value:.3f}" for method, value in board.best.items())
     spent = f"spent: {hours(board.worker_seconds)} worker hours"
     if board.gpu_seconds:

@@ -89,7 +89,7 @@ class Feed:
 
         def begin() -> None:
             if key not in self._runs:
-                self._runs[key] = self._service.open(f"{spec.trial_id}-{spec.attempt}", settings)
+                self._runs[key] = self._service.open(str(spec), settings)
 
         self._add(begin)
 

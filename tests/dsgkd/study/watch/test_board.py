@@ -16,7 +16,7 @@ from dsgkd.errors import InputError
 from dsgkd.study.ledger import Ledger
 from dsgkd.study.trials.recorder import Recorder
 from dsgkd.study.watch.board import Board, TrialLine, read_standing
-from dsgkd.study.watch.picture import WIDTH, duration, fitting, hours, plain, table
+from dsgkd.study.watch.picture import WIDTH, duration, fitting, heading, hours, plain, table
 from dsgkd.study.watch.progress import Keeper, StageInfo, with_past
 from dsgkd.study.watch.settings import differing, settings_of, settings_of_row
 
@@ -141,6 +141,17 @@ def test_nothing_is_guessed_from_nothing():
     assert board_of(fresh).left is None
     assert board_of(fresh, total=None).left is None
     assert board_of(line("a", "complete", 50, 10, 50), total=1, done=1).left == 0
+
+
+def test_a_study_that_stands_still_says_why_and_guesses_no_time():
+    ended = line("a", "complete", 500, 10, 80)
+    cut_off = line("b", "preempted", 300, 5, 40, reason="the study reached max-hours 1")
+    first, *_ = heading(board_of(ended, cut_off, done=1))
+    assert first.endswith("1 of 10 trials done, nothing running: the study reached max-hours 1")
+    assert heading(board_of(ended, done=1))[0].endswith("nothing running")
+    assert heading(board_of(ended, total=1, done=1))[0].endswith("1 of 1 trials done")
+    running = line("b", "running", 55, 5, 50)
+    assert heading(board_of(ended, running, total=2, done=1))[0].endswith("about 45 s left")
 
 
 def test_earlier_sessions_count_once(ledger):
