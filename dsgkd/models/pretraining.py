@@ -52,7 +52,7 @@ from dsgkd.errors import InputError, StorageError
 from dsgkd.models.attention import attention_for
 from dsgkd.models.zoo import load_model, load_tokenizer
 
-_RECIPE = 1
+_RECIPE = 2
 """Raised when the code below makes another model of the same corpus and configuration."""
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -184,19 +184,18 @@ def pretrain(
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Train a cased WordPiece tokenizer, as BERT's, on texts."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-    # Cut where the script changes, or a word with a particle attached ("vomiting으로") would be
-    # one unknown token to a model that knows the word but not the particle.
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.UnicodeScripts(), pre_tokenizers.BertPreTokenizer()]
-    )
-    tokenizer.decoder = decoders.WordPiece()
+    """Train a cased WordPiece tokenizer, as BERT's, on texts; the same one every time."""
+    draft = _wordpiece()
+    # The trainer numbers "##" pieces as it meets them, in the order of a hash map that is another
+    # one in every process, and breaks ties by number. So they are numbered here.
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=SPECIAL, min_frequency=2, show_progress=False
+        vocab_size=vocabulary,
+        special_tokens=[*SPECIAL, *_continuing(texts, draft)],
+        min_frequency=2,
+        show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    draft.train_from_iterator(texts, trainer)
+    tokenizer = _wordpiece(draft.get_vocab())  # in which those pieces are nothing special
     cls, sep = (tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -211,6 +210,28 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
         pad_token="[PAD]",
         mask_token="[MASK]",
     )
+
+
+def _wordpiece(vocabulary: dict[str, int] | None = None) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    # Cut where the script changes, or a word with a particle attached ("vomiting으로") would be
+    # one unknown token to a model that knows the word but not the particle.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.UnicodeScripts(), pre_tokenizers.BertPreTokenizer()]
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _continuing(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """Return the pieces of one character that stand within words, in order."""
+    characters: set[str] = set()
+    for text in texts:
+        normal = tokenizer.normalizer.normalize_str(text)
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal):
+            characters.update(word[1:])
+    return [f"##{character}" for character in sorted(characters)]
 
 
 def pack(

@@ -17,7 +17,9 @@ from dsgkd.study.config import ClusterConfig, ConfirmationConfig
 from dsgkd.study.cost.budget import BudgetConfig
 from dsgkd.study.ledger import Ledger
 from dsgkd.study.preparation.teachers import plan, store_teacher
+from dsgkd.study.record import Record
 from dsgkd.study.search.pruning import PruningConfig
+from dsgkd.study.stages import spec_of
 from dsgkd.study.study import Study
 from dsgkd.study.trials.events import Stage
 from dsgkd.study.trials.runner import run_trials
@@ -218,9 +220,8 @@ def test_a_trial_of_two_workers_under_ray_train_reports_like_any_other(
     local_ray, make_study, make_config
 ):
     config = make_study("two", cluster=ClusterConfig(workers_per_trial=2))
-    spec = Study(config, str)._spec(
-        "confirm", "mlkd", "confirm-mlkd-000-000", make_config(teacher="teacher")
-    )
+    run = make_config(teacher="teacher")
+    spec = spec_of(config, Record(config), "confirm", "mlkd", "confirm-mlkd-000-000", run)
     events = []
 
     class Listener:

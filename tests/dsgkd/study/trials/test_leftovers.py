@@ -11,7 +11,8 @@ from matrix import descendants
 from ray.util import placement_group_table
 
 from dsgkd.study.config import ClusterConfig
-from dsgkd.study.study import Study
+from dsgkd.study.record import Record
+from dsgkd.study.stages import spec_of
 from dsgkd.study.trials.events import Stage
 from dsgkd.study.trials.runner import run_trials
 from dsgkd.study.trials.trial import trial_steps
@@ -44,12 +45,12 @@ def test_failed_and_stopped_trials_leave_no_processes_groups_or_folders(
     local_ray, make_study, make_config, workers
 ):
     config = make_study("stopped", cluster=ClusterConfig(workers_per_trial=workers))
-    study = Study(config)
+    record = Record(config)
     run = make_config(teacher="teacher")
     before = left()
     counts, states = [], []
     specs = iter(
-        replace(study._spec("search", "mlkd", name, run), study_id="s")
+        replace(spec_of(config, record, "search", "mlkd", name, run), study_id="s")
         for name in ("fails", "slow")
     )
 
