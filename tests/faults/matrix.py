@@ -121,9 +121,16 @@ def kill_head(bench: Bench, driver: Driver, name: str) -> bool:
 
 
 def kill_worker(bench: Bench, driver: Driver, name: str) -> bool:
-    pids = [int(line) for line in (bench.folder / f"{name}.pids").read_text().split()]
-    living = [pid for pid in dict.fromkeys(reversed(pids)) if _lives(pid)]
-    return bool(living) and _kill(bench.draw.choice(living[:2]))
+    """Kill a process that trains, at a random moment after one was there."""
+    noted, deadline = bench.folder / f"{name}.pids", time.monotonic() + LIMIT
+    while driver.poll() is None and time.monotonic() < deadline:
+        pids = noted.read_text().split() if noted.exists() else []
+        living = [pid for pid in dict.fromkeys(map(int, reversed(pids))) if _lives(pid)]
+        if living:
+            time.sleep(bench.draw.uniform(0, 1.0))
+            return _kill(bench.draw.choice(living[:2]))
+        time.sleep(0.05)
+    return False
 
 
 def _later(bench: Bench, driver: Driver, name: str) -> bool:
