@@ -21,15 +21,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from scipy.sparse import coo_array, csr_array
 from sklearn.utils.extmath import randomized_svd
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
 from torch import Tensor, nn
 from transformers import (
     AutoModelForMaskedLM,
@@ -37,7 +28,6 @@ from transformers import (
     BertForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
     get_linear_schedule_with_warmup,
 )
 
@@ -50,12 +40,12 @@ from dsgkd.checkpoint import (
 )
 from dsgkd.errors import InputError, StorageError
 from dsgkd.models.attention import attention_for
+from dsgkd.models.wordpiece import train_tokenizer
 from dsgkd.models.zoo import load_model, load_tokenizer
 
 _RECIPE = 2
-"""Raised when the code below makes another model of the same corpus and configuration."""
+"""Raised when the code makes another model of the same corpus and configuration."""
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _LEAST = {"vocabulary": 1, "layers": 1, "width": 1, "length": 8, "tokens": 1, "batch_size": 1}
 
 
@@ -181,57 +171,6 @@ def pretrain(
         f"{report.tokens_per_second:,.0f} tokens/s, {seconds:.0f} s"
     )
     return report
-
-
-def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Train a cased WordPiece tokenizer, as BERT's, on texts; the same one every time."""
-    draft = _wordpiece()
-    # The trainer numbers "##" pieces as it meets them, in the order of a hash map that is another
-    # one in every process, and breaks ties by number. So they are numbered here.
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[*SPECIAL, *_continuing(texts, draft)],
-        min_frequency=2,
-        show_progress=False,
-    )
-    draft.train_from_iterator(texts, trainer)
-    tokenizer = _wordpiece(draft.get_vocab())  # in which those pieces are nothing special
-    cls, sep = (tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", cls), ("[SEP]", sep)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        pad_token="[PAD]",
-        mask_token="[MASK]",
-    )
-
-
-def _wordpiece(vocabulary: dict[str, int] | None = None) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-    # Cut where the script changes, or a word with a particle attached ("vomiting으로") would be
-    # one unknown token to a model that knows the word but not the particle.
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.UnicodeScripts(), pre_tokenizers.BertPreTokenizer()]
-    )
-    tokenizer.decoder = decoders.WordPiece()
-    return tokenizer
-
-
-def _continuing(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
-    """Return the pieces of one character that stand within words, in order."""
-    characters: set[str] = set()
-    for text in texts:
-        normal = tokenizer.normalizer.normalize_str(text)
-        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal):
-            characters.update(word[1:])
-    return [f"##{character}" for character in sorted(characters)]
 
 
 def pack(
