@@ -8,7 +8,6 @@ group behind, and the next trial would wait for it.) A lost worker ends the atte
 where there is only one; Ray Train's own retries would go into nobody's ledger.
 """
 
-import asyncio
 import os
 from threading import Thread
 from typing import Any
@@ -16,10 +15,17 @@ from typing import Any
 import ray
 import ray.train
 from ray import tune
-from ray.train import FailureConfig, ScalingConfig
+from ray.exceptions import RayActorError
+from ray.train import (
+    FailureConfig,
+    PreemptionError,
+    ScalingConfig,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from dsgkd.study.trials.exchange import Exchange
 from dsgkd.study.trials.trial import Report, TrialSpec, packed
 from dsgkd.training.workers import Workers
 
@@ -39,7 +45,7 @@ class DistributedTrial(tune.Trainable):
         # because this process, not the study's driver, is the one that Train passes it on from.
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        exchange: Any = ray.remote(_Exchange)  # Ray's handles know their methods at run time only
+        exchange: Any = ray.remote(Exchange)  # Ray's handles know their methods at run time only
         self._exchange = exchange.options(num_cpus=0, scheduling_strategy=here).remote()
         self._asked = False
         self._error: Exception | None = None
@@ -65,13 +71,20 @@ class DistributedTrial(tune.Trainable):
         self._asked = report is not None
         if report is None:
             raise self._error or RuntimeError("the workers ended without a last report")
+        if "failure" in report:
+            self._end()
+            if self._error is not None and _is_loss(self._error):
+                raise self._error  # what another worker met is what came of it
         return packed(report)
 
     def cleanup(self) -> None:
         """Let the workers end, and Ray Train after them."""
+        self._end()
+        ray.kill(self._exchange)
+
+    def _end(self) -> None:
         self._exchange.answer.remote(False)
         self._training.join(PATIENCE)
-        ray.kill(self._exchange)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Do nothing: the loop keeps its own checkpoints in the trial's folder."""
@@ -80,29 +93,14 @@ class DistributedTrial(tune.Trainable):
         """Do nothing: the loop finds its own checkpoint in the trial's folder."""
 
 
-class _Exchange:
-    """Where workers leave their reports and wait to be told whether to go on. A Ray actor."""
-
-    def __init__(self) -> None:
-        self._reports: asyncio.Queue[Report | None] = asyncio.Queue()
-        self._answers: asyncio.Queue[bool] = asyncio.Queue()
-
-    async def report(self, report: Report) -> bool:
-        """Leave a report; return whether to train another epoch, once that is known."""
-        await self._reports.put(report)
-        return await self._answers.get()
-
-    async def answer(self, go_on: bool) -> None:
-        """Answer the last report, or the next one."""
-        await self._answers.put(go_on)
-
-    async def next_report(self) -> Report | None:
-        """Return the next report, once there is one; None: none will come."""
-        return await self._reports.get()
-
-    async def close(self) -> None:
-        """Say that no report will come."""
-        await self._reports.put(None)
+def _is_loss(error: Exception) -> bool:
+    """Whether a worker died, or was about to with its node."""
+    if isinstance(error, WorkerGroupError):
+        failures = error.worker_failures.values()
+        # Train wraps what it met when it asked a worker how it was.
+        causes = [getattr(failure, "health_check_failure", failure) for failure in failures]
+        return any(isinstance(cause, RayActorError) for cause in causes)
+    return isinstance(error, PreemptionError)
 
 
 class _FailedError(Exception):

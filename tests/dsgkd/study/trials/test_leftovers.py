@@ -27,7 +27,7 @@ def left():
     in_use = ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0.0)
     # Ray keeps a few processes for the next task; they are called IDLE.
     names = [process_name(pid) for pid in descendants(os.getpid())]
-    ours = ("TrialActor", "RayTrainWorker", "DistributedTrial", "TrainController", "_Exchange")
+    ours = ("TrialActor", "RayTrainWorker", "DistributedTrial", "TrainController", "Exchange")
     trials = [name for name in names if name.startswith("ray::") and any(o in name for o in ours)]
     return len(groups), in_use, len(trials)
 
