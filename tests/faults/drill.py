@@ -21,6 +21,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent), str(HERE)]
 
 import ray  # noqa: E402
 import rig  # noqa: E402
+from ray import cloudpickle  # noqa: E402
 
 from dsgkd.cli.terminal import run_command, stop_on_sigterm  # noqa: E402
 from dsgkd.study.study import Study  # noqa: E402
@@ -56,6 +57,8 @@ def drive(folder: Path, name: str, address: str, workers: int, fault: str) -> No
         if kind in ("checkpoint", "full-checkpoint"):
             disturb_checkpoints(kind, occasions)
         yield from trial_steps(spec)
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
 
     def run() -> None:
         study = Study(config, steps=steps)

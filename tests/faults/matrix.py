@@ -127,7 +127,7 @@ def kill_worker(bench: Bench, driver: Driver, name: str) -> bool:
         pids = noted.read_text().split() if noted.exists() else []
         living = [pid for pid in dict.fromkeys(map(int, reversed(pids))) if _lives(pid)]
         if living:
-            time.sleep(bench.draw.uniform(0, 1.0))
+            time.sleep(bench.draw.uniform(0, 3.0))
             return _kill(bench.draw.choice(living[:2]))
         time.sleep(0.05)
     return False
