@@ -123,12 +123,16 @@ def kill_head(bench: Bench, driver: Driver, name: str) -> bool:
 def kill_worker(bench: Bench, driver: Driver, name: str) -> bool:
     """Kill a process that trains, at a random moment after one was there."""
     noted, deadline = bench.folder / f"{name}.pids", time.monotonic() + LIMIT
-    while driver.poll() is None and time.monotonic() < deadline:
+
+    def living() -> list[int]:
         pids = noted.read_text().split() if noted.exists() else []
-        living = [pid for pid in dict.fromkeys(map(int, reversed(pids))) if _lives(pid)]
-        if living:
+        return [pid for pid in dict.fromkeys(map(int, reversed(pids))) if _lives(pid)][:2]
+
+    while driver.poll() is None and time.monotonic() < deadline:
+        if living():
             time.sleep(bench.draw.uniform(0, 3.0))
-            return _kill(bench.draw.choice(living[:2]))
+            if (there := living()) and _kill(bench.draw.choice(there)):
+                return True
         time.sleep(0.05)
     return False
 
