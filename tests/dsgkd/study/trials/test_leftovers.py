@@ -81,8 +81,10 @@ def test_failed_and_stopped_trials_leave_no_processes_groups_or_folders(
 
     run_trials(stages(), workers, {"cpu": 1}, 1, config.folder / "tune", steps)
     assert states == [("fails", 0, "failed"), ("slow", 1, "pruned")]
-    # The count can fail: while a trial runs, something is there.
-    assert all(cpus >= workers and processes >= 1 for _, cpus, processes in counts)
+    # The count can fail: while the second trial runs, something is there.
+    _, cpus, processes = counts[-1]
+    assert cpus >= workers
+    assert processes >= 1
     deadline = time.monotonic() + 60
     while left() != before and time.monotonic() < deadline:
         time.sleep(0.5)
