@@ -3,10 +3,13 @@
 Importing this needs nothing else, so its process is a small one and is there at once.
 """
 
-import asyncio
-from typing import Any
+from __future__ import annotations
 
-Report = dict[str, Any]
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dsgkd.study.trials.trial import Report
 
 
 class Exchange:
