@@ -11,7 +11,7 @@ from dsgkd.errors import InputError
 T = TypeVar("T")
 
 
-def from_plain(cls: type[T], value: Any) -> T:
+def structure(cls: type[T], value: Any) -> T:
     """Rebuild a tree of frozen dataclasses from plain values.
 
     Plain is what `dataclasses.asdict` gives, and what is left of that after a way through JSON:

@@ -31,16 +31,16 @@ from dsgkd.cli.flags import (
     store_config,
     store_flags,
 )
-from dsgkd.cli.session import ray_session, studies_folder, told_at_the_end
+from dsgkd.cli.session import notify_on_exit, ray_session, studies_folder
 from dsgkd.cli.watching import watching_flags
 from dsgkd.distillation.distiller import DistillationConfig
+from dsgkd.models.on_the_fly import is_built_here
 from dsgkd.models.student import StudentConfig
-from dsgkd.models.tiny import is_built_here
+from dsgkd.study.callbacks.notifications import check_hook
+from dsgkd.study.callbacks.trackers import trackers
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.search.space import SearchSpace
 from dsgkd.study.study import Study
-from dsgkd.study.watch.hook import check_hook
-from dsgkd.study.watch.trackers import trackers
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
 SPACE = SearchSpace(
@@ -70,7 +70,7 @@ def main() -> None:
     with ray_session(config):
         if flags.plan:
             return study.plan()
-        with told_at_the_end(flags.on_end, study):
+        with notify_on_exit(flags.on_end, study):
             study.run(trackers(tuple(flags.track), config.folder, config.name, study.say))
     return report(config)
 

@@ -21,9 +21,9 @@ from transformers import (
     RobertaModel,
 )
 
+from dsgkd.data.sources import DataConfig
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
-from dsgkd.text.sources import DataConfig
 from dsgkd.training.run import OptimisationConfig, RunConfig, SelectionConfig
 
 POSITIONS = 64

@@ -1,15 +1,15 @@
-"""Trials that never ran: their specs, their reports, and what listeners are told of them."""
+"""Trials that never ran: their specs, their reports, and what callbacks are told of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from dsgkd.data.sources import DataConfig
 from dsgkd.distillation.distiller import DistillationConfig
-from dsgkd.distillation.store.depot import StoreConfig
-from dsgkd.study.trials.events import Listener
-from dsgkd.study.trials.trial import Report, TrialSpec
-from dsgkd.text.sources import DataConfig
-from dsgkd.training.metrics import MEASURES
+from dsgkd.distillation.store.shard_storage import StoreConfig
+from dsgkd.study.dispatcher import TrialCallback
+from dsgkd.study.trial import Report, TrialSpec
+from dsgkd.tasks.measures import MEASURES
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
 EPOCHS = 4
@@ -87,25 +87,25 @@ NOTHING: Report = {
 """Of an attempt that ended before its first epoch."""
 
 
-def play(listeners: Sequence[Listener]) -> None:
+def play(callbacks: Sequence[TrialCallback]) -> None:
     """A search with every end that there is; two trials are left running."""
 
     def epochs(spec: TrialSpec, first: int, last: int, score: float) -> Report:
         for epoch in range(first, last + 1):
             seconds = 10.0 * (epoch - spec.known_epochs)
             report = make_report(spec, epoch, score + 0.01 * epoch, seconds)
-            for listener in listeners:
-                listener.reported(spec, report)
+            for callback in callbacks:
+                callback.reported(spec, report)
         return report
 
     def start(spec: TrialSpec) -> TrialSpec:
-        for listener in listeners:
-            listener.started(spec)
+        for callback in callbacks:
+            callback.started(spec)
         return spec
 
     def end(spec: TrialSpec, report: Report, state: str, reason: str = "") -> None:
-        for listener in listeners:
-            listener.ended(spec, report, state, reason)
+        for callback in callbacks:
+            callback.ended(spec, report, state, reason)
 
     first, second = start(make_spec(0)), start(make_spec(0, "plain"))
     epochs(first, 1, 1, 0.7)

@@ -12,11 +12,11 @@ import numpy as np
 
 from dsgkd.cli.flags import add_data_flags, data_config
 from dsgkd.cli.predicting import class_probabilities
+from dsgkd.data.sources import SPLITS, read_notes
 from dsgkd.errors import InputError
 from dsgkd.models.attention import attention_for
 from dsgkd.models.student import load_student
-from dsgkd.text.sources import SPLITS, read_notes
-from dsgkd.training.metrics import measures
+from dsgkd.tasks.measures import measures
 
 
 def run(arguments: list[str]) -> None:

@@ -7,11 +7,11 @@ from typing import get_args
 
 from dsgkd.cli.terminal import Parser, parser_of
 from dsgkd.cli.terminal import run_command as run_command  # studies have all of it from here
+from dsgkd.data.sources import DataConfig
 from dsgkd.distillation.distiller import TeacherStore
-from dsgkd.distillation.store.depot import StoreConfig
+from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.names import CORPUS_PREFIX
-from dsgkd.text.sources import DataConfig
 
 
 def add_data_flags(description: str, models: bool) -> Parser:

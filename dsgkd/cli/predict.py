@@ -16,10 +16,10 @@ import pandas as pd
 
 from dsgkd.cli.flags import parser_of
 from dsgkd.cli.predicting import class_probabilities
+from dsgkd.data.sources import read_texts
 from dsgkd.errors import InputError
 from dsgkd.models.attention import attention_for
 from dsgkd.models.student import load_student
-from dsgkd.text.sources import read_texts
 
 
 def run(arguments: list[str]) -> None:

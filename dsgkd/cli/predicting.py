@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from dsgkd.alignment.batches import evaluation_batches
+from dsgkd.alignment.encoding import EncodedNotes
 from dsgkd.models.student import probabilities
-from dsgkd.text.batches import evaluation_batches
-from dsgkd.text.encoding import EncodedNotes
 
 
 def class_probabilities(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from dsgkd.cli.fields import add_field_flags, override
 from dsgkd.cli.flags import parser_of
+from dsgkd.data.sources import read_corpus
 from dsgkd.errors import InputError
 from dsgkd.models.pretraining import PretrainingConfig, pretrain
-from dsgkd.text.sources import read_corpus
 
 
 def run(arguments: list[str]) -> None:

@@ -21,16 +21,16 @@ from typing import Any
 import torch
 
 from dsgkd.cli.flags import parser_of
-from dsgkd.cli.training import check_new, keep_best, prepare
-from dsgkd.configuration import from_plain
-from dsgkd.distillation.store.depot import StoreConfig
+from dsgkd.cli.training import check_new, prepare, save_best
+from dsgkd.configuration import structure
+from dsgkd.data import identity
+from dsgkd.data.sources import SEALED
+from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.errors import InputError
-from dsgkd.models import tiny
-from dsgkd.study.ledger import Ledger
-from dsgkd.text import identity
-from dsgkd.text.sources import SEALED
+from dsgkd.ledger import Ledger
+from dsgkd.models import on_the_fly
+from dsgkd.tasks.measures import MEASURES
 from dsgkd.training.loop import DivergedError, EpochResult, train
-from dsgkd.training.metrics import MEASURES
 from dsgkd.training.run import RunConfig, open_table
 
 Measured = Mapping[int, Mapping[str, float | None]]
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> None:
         config = replace(config, data=replace(config.data, path=path))
     with _folder(flags.out, study) as folder:
         identity.check_kept(cache)
-        tiny.check_kept((config.student.model, config.distillation.teacher), cache)
+        on_the_fly.check_kept((config.student.model, config.distillation.teacher), cache)
         _check_data(config, cache, written.fingerprint)
         if written.cpus:  # sums of another number of threads may differ in their last bits
             torch.set_num_threads(written.cpus)
@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> None:
             return
         _conclude(results, written)
         if flags.out:
-            keep_best(opened, folder)
+            save_best(opened, folder)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def read_trial(study: Path, trial: str, attempt: int | None) -> WrittenTrial:
         raise InputError(str(study), "its ledger has no row of the study", "copy it whole")
     begun = studies[row["study_id"]]
     asked = json.loads(begun["configuration"] or "{}")
-    config = from_plain(RunConfig, json.loads(row["configuration"]))
+    config = structure(RunConfig, json.loads(row["configuration"]))
     measured = {
         one["epoch"]: {name: one[name] for name in MEASURES}
         for one in ledger.read("metrics").to_pylist()  # later attempts come last
@@ -148,7 +148,7 @@ def read_trial(study: Path, trial: str, attempt: int | None) -> WrittenTrial:
     }
     return WrittenTrial(
         run=replace(config, splits=SEALED),
-        store=from_plain(StoreConfig, asked.get("store", {})),
+        store=structure(StoreConfig, asked.get("store", {})),
         attempt=row["attempt"],
         state=row["state"],
         reason=row["reason"] or "",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dsgkd.cli.terminal import stop_on_sigterm
 from dsgkd.errors import InputError
+from dsgkd.study.callbacks.notifications import State, ending, notify
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.study import Study
-from dsgkd.study.watch.hook import State, ending, tell
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def ray_session(config: StudyConfig) -> Iterator[None]:
 
 
 @contextmanager
-def told_at_the_end(target: str, study: Study) -> Iterator[None]:
+def notify_on_exit(target: str, study: Study) -> Iterator[None]:
     """Run a command or call an address when a study ends, however it does.
 
     Args:
@@ -64,7 +64,7 @@ def told_at_the_end(target: str, study: Study) -> Iterator[None]:
     finally:
         if target:
             config = study.config
-            tell(target, ending(config.folder, config.name, state), study.say)
+            notify(target, ending(config.folder, config.name, state), study.say)
 
 
 def studies_folder(given: str) -> Path:

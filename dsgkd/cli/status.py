@@ -22,15 +22,15 @@ from rich.text import Text
 
 from dsgkd.cli.terminal import parser_of
 from dsgkd.errors import InputError
-from dsgkd.study.ledger import Ledger
-from dsgkd.study.watch.board import Standing, TrialLine, read_standing
-from dsgkd.study.watch.picture import duration, hours, plain, table
+from dsgkd.ledger import Ledger
+from dsgkd.study.status.status import StudyStatus, TrialLine, read_status
+from dsgkd.study.status.status_table import duration, hours, plain, table
 
 SILENCE = 600.0
 """Seconds without news after which a running study is suspected to have been interrupted, unless
 its epochs take long."""
 
-Read = Callable[[], tuple[Standing, datetime | None]]
+Read = Callable[[], tuple[StudyStatus, datetime | None]]
 
 STAGES = ("search", "confirm", "control", "test")
 STATES = ("running", "complete", "pruned", "failed", "preempted")
@@ -54,9 +54,9 @@ def run(arguments: list[str]) -> None:
         raise InputError("--watch", f"{flags.watch:g} is no pause", "give seconds, 10 for instance")
     ledger = find_ledger(flags.study)
 
-    def read() -> tuple[Standing, datetime | None]:
+    def read() -> tuple[StudyStatus, datetime | None]:
         try:
-            return read_standing(ledger, flags.price_per_gpu_hour), ledger.changed_at()
+            return read_status(ledger, flags.price_per_gpu_hour), ledger.changed_at()
         except OSError as error:
             what = f"cannot be read ({error.strerror or type(error).__name__})"
             raise InputError(flags.study, what, "look at the folder or the network") from error
@@ -88,7 +88,7 @@ def find_ledger(study: str) -> Ledger:
     raise InputError(study, "no study here", "name a folder that holds ledger/")
 
 
-def _print(standing: Standing, news: datetime | None, rows: int | None) -> None:
+def _print(standing: StudyStatus, news: datetime | None, rows: int | None) -> None:
     if sys.stdout.isatty():
         Console().print(_all(standing, news, rows, Console().height))
     else:
@@ -97,7 +97,7 @@ def _print(standing: Standing, news: datetime | None, rows: int | None) -> None:
 
 
 def _all(
-    standing: Standing, news: datetime | None, rows: int | None, height: int
+    standing: StudyStatus, news: datetime | None, rows: int | None, height: int
 ) -> RenderableType:
     """The table with what is said below it, together no higher than the terminal."""
     below = details(standing, news)
@@ -122,7 +122,7 @@ def _watch(read: Read, pause: float, rows: int | None) -> None:
                 print(f"{error}; trying again", file=sys.stderr)
 
 
-def details(standing: Standing, news: datetime | None) -> list[str]:
+def details(standing: StudyStatus, news: datetime | None) -> list[str]:
     """Return what the table does not say: every stage by state with its cost, and how new it is."""
     lines = [*_counts(standing.lines, standing.board.price_per_gpu_hour)]
     lines += [f"test split opened: {seal}" for seal in standing.seals]
@@ -162,7 +162,7 @@ def _failures(lines: Sequence[TrialLine], most: int = 3) -> list[str]:
     return [f"{count} x {reason[:80]}" for reason, count in reasons.most_common(most)]
 
 
-def _news(standing: Standing, news: datetime | None, now: datetime) -> str:
+def _news(standing: StudyStatus, news: datetime | None, now: datetime) -> str:
     if news is None:
         return "no news"
     silence = max((now - news).total_seconds(), 0.0)  # clocks of two machines may differ

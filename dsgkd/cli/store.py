@@ -18,10 +18,10 @@ from datetime import datetime
 from pathlib import Path
 
 from dsgkd.cli.flags import parser_of
-from dsgkd.distillation.store.depot import StoreConfig
-from dsgkd.distillation.store.keeping import entries, prune
+from dsgkd.distillation.store.maintenance import entries, prune
+from dsgkd.distillation.store.shard_storage import StoreConfig
+from dsgkd.distillation.teachers.source import readable
 from dsgkd.errors import InputError
-from dsgkd.training.teachers import readable
 
 
 def run(arguments: list[str]) -> None:
@@ -71,7 +71,7 @@ def _verify(store: StoreConfig, cache: Path, flags: argparse.Namespace) -> None:
         print(f"{entry.name}: {whole} shards are whole, {len(damaged)} damaged")
         for one in damaged:
             print(f"  {one}")
-            entry.states.depot.discard(one.path)
+            entry.states.storage.discard(one.path)
         bad += len(damaged)
     if bad:
         raise InputError(

@@ -9,7 +9,7 @@ from dsgkd.errors import InputError
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig
 from dsgkd.study.cost.budget import BudgetConfig
 from dsgkd.study.search.pruning import PruningConfig, Scheduler
-from dsgkd.study.search.sampling import Point, Sampler
+from dsgkd.study.search.sampling import ParameterPoint, Sampler
 from dsgkd.study.search.search import SearchConfig
 from dsgkd.study.search.space import point_of
 from dsgkd.training.run import RunConfig, paper_preset
@@ -244,13 +244,13 @@ def cluster_config(flags: argparse.Namespace) -> ClusterConfig:
     )
 
 
-def first_points(flags: argparse.Namespace, run: RunConfig) -> tuple[Point, ...]:
+def first_points(flags: argparse.Namespace, run: RunConfig) -> tuple[ParameterPoint, ...]:
     """Return the points to try first.
 
     Raises:
         InputError: one cannot be read.
     """
-    known: dict[str, Callable[[], Point]] = {
+    known: dict[str, Callable[[], ParameterPoint]] = {
         "base": lambda: {name: point_of(run)[name] for name in _BASE},
         "paper": lambda: point_of(paper_preset(run)),
     }
@@ -258,7 +258,7 @@ def first_points(flags: argparse.Namespace, run: RunConfig) -> tuple[Point, ...]
     return tuple(known[text]() if text in known else _point(text) for text in given)
 
 
-def _point(text: str) -> Point:
+def _point(text: str) -> ParameterPoint:
     point: dict[str, Any] = {}
     for part in text.split(","):
         name, found, value = part.partition("=")

@@ -22,9 +22,9 @@ from dsgkd.cli.flags import (
     store_config,
     store_flags,
 )
-from dsgkd.cli.training import check_new, epochs, keep_best, prepare
+from dsgkd.cli.training import check_new, epochs, prepare, save_best
+from dsgkd.data.sources import SEALED
 from dsgkd.errors import InputError
-from dsgkd.text.sources import SEALED
 from dsgkd.training.loop import LAST, EpochResult
 from dsgkd.training.run import RunConfig, paper_preset
 
@@ -85,7 +85,7 @@ def run(arguments: list[str]) -> None:
     opened = prepare(config, cache, store_config(flags))
     for result in epochs(opened, folder):
         print(_line(result))
-    keep_best(opened, folder)
+    save_best(opened, folder)
 
 
 def _line(result: EpochResult) -> str:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from dsgkd.distillation.store.depot import StoreConfig
+from dsgkd.alignment.coverage import coverage
+from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.errors import InputError
+from dsgkd.models.on_the_fly import build_missing
 from dsgkd.models.student import StudentCard, save_student
-from dsgkd.models.tiny import build_missing
-from dsgkd.text.coverage import coverage
+from dsgkd.tasks.measures import measures
 from dsgkd.training.evaluation import predict, validation_threshold
 from dsgkd.training.loop import DivergedError, EpochResult, restore_best, train
-from dsgkd.training.metrics import measures
 from dsgkd.training.run import OpenRun, RunConfig, open_run, open_table
 
 
@@ -52,7 +52,7 @@ def epochs(opened: OpenRun, folder: Path) -> Iterator[EpochResult]:
         raise InputError("training", str(error), "lower the learning rates") from error
 
 
-def keep_best(opened: OpenRun, folder: Path) -> None:
+def save_best(opened: OpenRun, folder: Path) -> None:
     """Save the student of the best epoch in `folder/model`, and say what to do next."""
     restore_best(opened, folder)
     validation = opened.notes.split("validation")

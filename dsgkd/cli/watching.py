@@ -2,7 +2,7 @@
 
 import argparse
 
-from dsgkd.study.watch.services import SERVICES
+from dsgkd.study.callbacks.services import SERVICES
 
 
 def watching_flags(parser: argparse.ArgumentParser) -> None:

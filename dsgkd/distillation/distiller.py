@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
+from dsgkd.alignment.batches import Batch
 from dsgkd.distillation.criteria import (
     paper_attention_loss,
     paper_hidden_loss,
@@ -16,10 +17,9 @@ from dsgkd.distillation.criteria import (
     word_attention_loss,
 )
 from dsgkd.distillation.mapping import LayerMapping
-from dsgkd.distillation.teacher import Teacher
+from dsgkd.distillation.teachers.teacher import Teacher
 from dsgkd.errors import InputError
 from dsgkd.models.taps import TapRequest, WordStates, forward_with_taps
-from dsgkd.text.batches import Batch
 
 Form = Literal["standard", "paper"]
 TeacherWeights = Literal["pretrained", "random"]

@@ -10,7 +10,7 @@ import transformers
 from huggingface_hub import try_to_load_from_cache
 
 from dsgkd.errors import InputError
-from dsgkd.models.zoo import load_config, load_model
+from dsgkd.models.hub import load_config, load_model
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 

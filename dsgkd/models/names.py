@@ -12,7 +12,7 @@ HUB_MODELS = {
 """The reference's names and the hub ids behind them."""
 
 TINY_MODELS = ("tiny-ko", "tiny-en-med")
-"""Pre-trained on the spot from the embedded world; see `dsgkd.models.tiny`."""
+"""Pre-trained on the spot from the embedded world; see `dsgkd.models.on_the_fly`."""
 
 CORPUS_PREFIX = "corpus:"
 """`corpus:PATH` names a small model that is pre-trained on the spot from the text under PATH."""

@@ -31,17 +31,17 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from dsgkd.checkpoint import (
+from dsgkd.errors import InputError, StorageError
+from dsgkd.models.attention import attention_for
+from dsgkd.models.hub import load_model, load_tokenizer
+from dsgkd.models.wordpiece import train_tokenizer
+from dsgkd.storage.checkpoint import (
     load_state,
     random_state,
     restore_random_state,
     save_state,
     seed_everything,
 )
-from dsgkd.errors import InputError, StorageError
-from dsgkd.models.attention import attention_for
-from dsgkd.models.wordpiece import train_tokenizer
-from dsgkd.models.zoo import load_model, load_tokenizer
 
 _RECIPE = 2
 """Raised when the code makes another model of the same corpus and configuration."""

@@ -22,8 +22,8 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dsgkd.errors import InputError, StorageError
+from dsgkd.models.hub import load_model, load_tokenizer
 from dsgkd.models.taps import run_model
-from dsgkd.models.zoo import load_model, load_tokenizer
 
 Head = Literal["standard", "paper"]
 

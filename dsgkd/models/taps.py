@@ -11,9 +11,9 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from dsgkd.alignment.batches import Side
 from dsgkd.errors import InputError
 from dsgkd.models.attention import AttentionTap
-from dsgkd.text.batches import Side
 
 Columns = Literal["positions", "words"]
 

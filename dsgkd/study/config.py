@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dsgkd.distillation.store.depot import StoreConfig
+from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.study.cost.budget import BudgetConfig
 from dsgkd.study.search.arms import Arm, arms
 from dsgkd.study.search.pruning import PruningConfig
-from dsgkd.study.search.sampling import Point
+from dsgkd.study.search.sampling import ParameterPoint
 from dsgkd.study.search.search import SearchConfig
 from dsgkd.study.search.space import SearchSpace
 from dsgkd.training.run import RunConfig
@@ -81,7 +81,7 @@ class StudyConfig:
     teachers: tuple[str, ...] = ("tiny-en-med",)
     """Domain models to choose from."""
     space: SearchSpace = field(default_factory=SearchSpace)
-    first: tuple[Point, ...] = ()
+    first: tuple[ParameterPoint, ...] = ()
     """Points that every method tries first, as far as they lie in the space."""
     search: SearchConfig = field(default_factory=SearchConfig)
     pruning: PruningConfig = field(default_factory=PruningConfig)

@@ -12,11 +12,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from dsgkd.ledger import Ledger
 from dsgkd.study.config import StudyConfig
-from dsgkd.study.ledger import Ledger
+from dsgkd.study.history import TrialHistory
 from dsgkd.study.search.arms import MLKD
 from dsgkd.study.search.search import Candidate, Search
-from dsgkd.study.trials.past import PastTrial
 from dsgkd.training.run import RunConfig
 
 FIRST_SEED = 1000
@@ -64,7 +64,7 @@ def winners(config: StudyConfig, search: Search) -> dict[str, list[Candidate]]:
     return {method: found[method] for method in order}
 
 
-def readable(past: Mapping[str, PastTrial], since: datetime | None = None) -> list[PastTrial]:
+def readable(past: Mapping[str, TrialHistory], since: datetime | None = None) -> list[TrialHistory]:
     """Return the confirmed runs that have not read the test split yet.
 
     Args:
@@ -72,7 +72,7 @@ def readable(past: Mapping[str, PastTrial], since: datetime | None = None) -> li
         since: readings before this do not count; None: any counts.
     """
 
-    def has_read(trial: PastTrial) -> bool:
+    def has_read(trial: TrialHistory) -> bool:
         test = past.get(test_name(trial.trial_id))
         if test is None or test.state != "complete":
             return False
@@ -97,7 +97,7 @@ def confirmed_name(test: str) -> str:
     return "confirm-" + test.removeprefix("test-")
 
 
-class Seal:
+class TestAccess:
     """The seal on the test split; every breaking is a row of the ledger's `trials`.
 
     Args:
@@ -106,7 +106,7 @@ class Seal:
         past: what the ledger knows.
     """
 
-    def __init__(self, ledger: Ledger, study_id: str, past: Mapping[str, PastTrial]) -> None:
+    def __init__(self, ledger: Ledger, study_id: str, past: Mapping[str, TrialHistory]) -> None:
         self._ledger, self._study_id = ledger, study_id
         self._breakings = sorted(name for name in past if name.startswith("seal-"))
         self._open = [name for name in self._breakings if past[name].state == "running"]
@@ -123,7 +123,7 @@ class Seal:
         moment: datetime | None = self._row.get("started_at") if self._open else None
         return moment
 
-    def break_it(self, models: int, fingerprint: str) -> None:
+    def open(self, models: int, fingerprint: str) -> None:
         """Write down that the test split is about to be read, before it is.
 
         Args:

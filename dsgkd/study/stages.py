@@ -8,27 +8,27 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from dsgkd.configuration import from_plain
+from dsgkd.configuration import structure
+from dsgkd.data.sources import SEALED, SPLITS
+from dsgkd.study.callbacks.ledger import LedgerCallback
+from dsgkd.study.callbacks.progress import Say, StageInfo, progress, with_past
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.confirmation import (
     Planned,
-    Seal,
+    TestAccess,
     confirmation,
     confirmed_name,
     readable,
     runs_by_searched_method,
 )
 from dsgkd.study.confirmation import test_name as name_of_test
-from dsgkd.study.cost.budget import Meter, Reserve
-from dsgkd.study.record import Record
+from dsgkd.study.cost.budget import BudgetCallback, Reserve
+from dsgkd.study.dispatcher import Stage, TrialCallback
+from dsgkd.study.manifest import StudyManifest
+from dsgkd.study.objectives import Constraint
 from dsgkd.study.search.arms import RANDOM_TEACHER
 from dsgkd.study.search.search import Search
-from dsgkd.study.trials.events import Listener, Stage
-from dsgkd.study.trials.objectives import Constraint
-from dsgkd.study.trials.recorder import Recorder
-from dsgkd.study.trials.trial import OWN_TEACHER, TrialSpec
-from dsgkd.study.watch.progress import Say, StageInfo, progress, with_past
-from dsgkd.text.sources import SEALED, SPLITS
+from dsgkd.study.trial import OWN_TEACHER, TrialSpec
 from dsgkd.training.run import RunConfig, open_table
 
 
@@ -57,8 +57,8 @@ class Stages:
     def __init__(
         self,
         config: StudyConfig,
-        record: Record,
-        meter: Meter,
+        record: StudyManifest,
+        meter: BudgetCallback,
         outcome: Outcome,
         say: Say,
         live: bool,
@@ -67,10 +67,10 @@ class Stages:
         self._outcome, self._say, self._live = outcome, say, live
 
     def of(
-        self, search: Search, concurrent: int, listeners: Sequence[Listener]
+        self, search: Search, concurrent: int, callbacks: Sequence[TrialCallback]
     ) -> Generator[Stage, None, None]:
         """Yield the stages; what stands after a `yield` happens when that stage is over."""
-        yield from self._followed(self._search_stage(search, concurrent), listeners)
+        yield from self._followed(self._search_stage(search, concurrent), callbacks)
         planned = list(confirmation(self._config, search))
         confirmed = {method for _, method, _, _ in planned}
         for method in self._config.arms:
@@ -80,13 +80,13 @@ class Stages:
             return  # nothing to compare yet
         # A part of the budget was kept for what follows.
         limit, self._outcome.limit = self._outcome.limit, None
-        yield from self._followed(self._planned_stage("confirm", planned), listeners)
+        yield from self._followed(self._planned_stage("confirm", planned), callbacks)
         if self._config.test and not self._outcome.limit:
-            yield from self._test_stage(listeners)
+            yield from self._test_stage(callbacks)
         self._outcome.limit = self._outcome.limit or limit
 
     def _followed(
-        self, stage: Stage, listeners: Sequence[Listener]
+        self, stage: Stage, callbacks: Sequence[TrialCallback]
     ) -> Generator[Stage, None, None]:
         """Yield a stage with everybody who follows its trials."""
         config = self._config
@@ -103,8 +103,8 @@ class Stages:
         )
         with progress(with_past(info, self._record.ledger), self._say, self._live) as shown:
             # The ledger first: whatever is decided on a report, the report is there.
-            recorder = Recorder(self._record.ledger, kept)
-            stage.listeners = (recorder, *stage.listeners, self._meter, shown, *listeners)
+            recorder = LedgerCallback(self._record.ledger, kept)
+            stage.callbacks = (recorder, *stage.callbacks, self._meter, shown, *callbacks)
             yield stage
         if stage.limit:
             self._outcome.limit = stage.limit
@@ -150,11 +150,11 @@ class Stages:
         report = {"worker_seconds": 0.0, "score": None}
         search.ended(spec, report, "pruned", row["reason"])
 
-    def _test_stage(self, listeners: Sequence[Listener]) -> Generator[Stage, None, None]:
+    def _test_stage(self, callbacks: Sequence[TrialCallback]) -> Generator[Stage, None, None]:
         """Break the seal, and read the test split with what was confirmed."""
         self._record.read()
         past, outcome = self._record.past, self._outcome
-        seal = Seal(self._record.ledger, self._record.study_id, past)
+        seal = TestAccess(self._record.ledger, self._record.study_id, past)
         again = seal.opened or datetime.now(UTC) if self._config.test == "again" else None
         waiting = readable(past, again)
         outcome.tested = not waiting
@@ -166,14 +166,14 @@ class Stages:
         self._record.check_data(notes.only(SEALED))
         if seal.times and not seal.opened:
             self._say(f"WARNING: the test split was read before, in {seal.times} readings")
-        seal.break_it(len(waiting), notes.fingerprint)
+        seal.open(len(waiting), notes.fingerprint)
         planned = []
         for trial in waiting:
-            run = from_plain(RunConfig, json.loads(trial.row["configuration"]))
+            run = structure(RunConfig, json.loads(trial.row["configuration"]))
             # The study may have been moved since, and its notes with it.
             run = replace(run, data=data, world=world, splits=SPLITS)
             planned.append(("test", trial.method, name_of_test(trial.trial_id), run))
-        yield from self._followed(self._planned_stage("test", planned, again=True), listeners)
+        yield from self._followed(self._planned_stage("test", planned, again=True), callbacks)
         if not outcome.limit:
             seal.close(len(waiting), notes.fingerprint)
             outcome.tested = True
@@ -192,7 +192,12 @@ class Stages:
 
 
 def spec_of(
-    config: StudyConfig, record: Record, stage: str, method: str, trial_id: str, run: RunConfig
+    config: StudyConfig,
+    record: StudyManifest,
+    stage: str,
+    method: str,
+    trial_id: str,
+    run: RunConfig,
 ) -> TrialSpec:
     """Return the next attempt at a trial."""
     cluster, past = config.cluster, record.past.get(trial_id)

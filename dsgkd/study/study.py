@@ -17,25 +17,25 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from dsgkd.data import identity
+from dsgkd.data.sources import SEALED, SPLITS, Notes
 from dsgkd.distillation.distiller import TeacherStore
+from dsgkd.distillation.teachers.source import choose
 from dsgkd.errors import InputError
-from dsgkd.models import tiny
+from dsgkd.models import on_the_fly
+from dsgkd.study.backends.tune import run_trials, slots
+from dsgkd.study.callbacks.progress import Say
 from dsgkd.study.config import StudyConfig
-from dsgkd.study.cost.budget import Meter
-from dsgkd.study.forecast import say_cost, say_replays
+from dsgkd.study.cost.budget import BudgetCallback
+from dsgkd.study.cost.plan import print_estimate, print_replays
+from dsgkd.study.dispatcher import TrialCallback
+from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.preparation.prepare import build_models, check_models, depths, prepare_notes
 from dsgkd.study.preparation.teachers import StoredTeacherPlan, plan, store_teacher
-from dsgkd.study.record import Record
 from dsgkd.study.search.search import Search
 from dsgkd.study.stages import Outcome, Stages
-from dsgkd.study.trials.events import Listener
-from dsgkd.study.trials.runner import run_trials, slots
-from dsgkd.study.trials.trial import Steps, trial_steps
-from dsgkd.study.watch.progress import Say
-from dsgkd.text import identity
-from dsgkd.text.sources import SEALED, SPLITS, Notes
+from dsgkd.study.trial import Steps, trial_steps
 from dsgkd.training.run import RunConfig, open_table
-from dsgkd.training.teachers import choose
 
 
 class Study:
@@ -60,8 +60,8 @@ class Study:
         self.config = replace(config, run=sealed)
         self.say, self._live, self._steps = say, live, steps
         self.outcome = Outcome()
-        self._record = Record(self.config)
-        self._meter = Meter(config.budget)
+        self._record = StudyManifest(self.config)
+        self._meter = BudgetCallback(config.budget)
 
     def check(self) -> None:
         """Look at everything that the user gave, before anything is started.
@@ -75,18 +75,18 @@ class Study:
         check_models(config.models, config.cache)
         self.say(f"{notes.name}: {_describe(notes)}")
 
-    def run(self, listeners: Sequence[Listener] = ()) -> Outcome:
+    def run(self, callbacks: Sequence[TrialCallback] = ()) -> Outcome:
         """Run the study to its end; Ray must be initialised.
 
         Args:
-            listeners: are told of every trial, after the ledger, the search and the terminal.
+            callbacks: are told of every trial, after the ledger, the search and the terminal.
 
         Raises:
             InputError: something the user gave cannot be used, or the study runs elsewhere.
             KeyboardInterrupt: the user stopped it; the ledger is whole and it can be resumed.
         """
         with self._alone():
-            self._run(listeners)
+            self._run(callbacks)
         return self.outcome
 
     def plan(self) -> None:
@@ -99,16 +99,18 @@ class Study:
         run, layers, concurrent = self._prepare()
         plans = self._plans(layers)
         run = self._choose_teachers(run, plans, concurrent)
-        say_cost(self.config, run, plans, concurrent, self.say)
+        print_estimate(self.config, run, plans, concurrent, self.say)
         if self._record.exists():
-            say_replays(self.config, self._record.ledger, self.say)
+            print_replays(self.config, self._record.ledger, self.say)
 
-    def _run(self, listeners: Sequence[Listener]) -> None:
+    def _run(self, callbacks: Sequence[TrialCallback]) -> None:
         config, record = self.config, self._record
         begun = record.exists()
         if begun:
             record.resume(self._notes())
-            self._meter = Meter(config.budget, self._record.ledger.read("trials").to_pylist())
+            self._meter = BudgetCallback(
+                config.budget, self._record.ledger.read("trials").to_pylist()
+            )
             done = sum(trial.finished for trial in record.past.values() if trial.method)
             self.say(f"resuming: {done} trial{' is' if done == 1 else 's are'} finished")
         run, layers, concurrent = self._prepare()
@@ -118,7 +120,7 @@ class Study:
             record.extend()
         else:
             if config.estimate:
-                say_cost(config, run, plans, concurrent, self.say)
+                print_estimate(config, run, plans, concurrent, self.say)
             record.begin(self._notes())  # whatever the user gave wrong has shown by now
         if run.distillation.teacher_store == "stored":
             for one in plans:
@@ -126,7 +128,7 @@ class Study:
         cluster = config.cluster
         stages = Stages(config, record, self._meter, self.outcome, self.say, self._live)
         run_trials(
-            stages.of(self._search(run, layers), concurrent, listeners),
+            stages.of(self._search(run, layers), concurrent, callbacks),
             cluster.workers_per_trial,
             cluster.resources,
             concurrent,
@@ -186,7 +188,7 @@ class Study:
         if exists:
             identity.check_kept(config.cache)
             # Of the controls, a teacher of another domain may be new.
-            tiny.check_kept((config.run.student.model, *config.teachers), config.cache)
+            on_the_fly.check_kept((config.run.student.model, *config.teachers), config.cache)
         # A study that was killed before its first row has left an empty ledger.
         found = {path.name for path in config.folder.iterdir()} if config.folder.is_dir() else set()
         if not exists and found - {"ledger"}:

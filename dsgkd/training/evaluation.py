@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dsgkd.alignment.batches import evaluation_batches
+from dsgkd.alignment.encoding import EncodedNotes
 from dsgkd.models.student import probabilities
-from dsgkd.text.batches import evaluation_batches
-from dsgkd.text.encoding import EncodedNotes
-from dsgkd.training.metrics import f1_threshold
+from dsgkd.tasks.measures import f1_threshold
 from dsgkd.training.run import OpenRun
 from dsgkd.training.workers import Workers
 

@@ -15,23 +15,23 @@ import torch
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
-from dsgkd.checkpoint import (
+from dsgkd.alignment.batches import Batch, steps_per_epoch, training_batches
+from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.configuration import structure
+from dsgkd.data.sources import SEALED
+from dsgkd.errors import InputError
+from dsgkd.models.student import encoder_of
+from dsgkd.models.taps import WordStates
+from dsgkd.storage.checkpoint import (
     load_state,
     random_state,
     restore_random_state,
     save_state,
     seed_everything,
 )
-from dsgkd.configuration import from_plain
-from dsgkd.errors import InputError
-from dsgkd.models.student import encoder_of
-from dsgkd.models.taps import WordStates
-from dsgkd.text.batches import Batch, steps_per_epoch, training_batches
-from dsgkd.text.encoding import EncodedNotes
-from dsgkd.text.sources import SEALED
+from dsgkd.tasks.measures import improvement, measures
 from dsgkd.training.evaluation import predict, validation_threshold
-from dsgkd.training.feed import feed
-from dsgkd.training.metrics import improvement, measures
+from dsgkd.training.prefetch import feed
 from dsgkd.training.run import OpenRun, RunConfig
 from dsgkd.training.workers import Workers
 
@@ -300,7 +300,7 @@ def _save(
             },
         )
 
-    workers.let_first(write)
+    workers.on_rank_zero(write)
 
 
 def _resume(
@@ -312,7 +312,7 @@ def _resume(
 ) -> Progress:
     state = load_state(folder / LAST)
     for name, stored, own in (
-        ("settings", _deciding(from_plain(RunConfig, state["config"])), _deciding(run.config)),
+        ("settings", _deciding(structure(RunConfig, state["config"])), _deciding(run.config)),
         ("notes", state.get("fingerprint"), run.fingerprint),
     ):
         if stored != own:

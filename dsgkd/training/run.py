@@ -10,24 +10,29 @@ import torch
 from numpy.typing import NDArray
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from dsgkd.checkpoint import random_state, restore_random_state, seed_everything
+from dsgkd.alignment.batches import training_batches
+from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.words import WordRule
+from dsgkd.data.identity import id_key
+from dsgkd.data.sources import SEALED, SPLITS, DataConfig, Notes, check_open, read_notes
+from dsgkd.data.world import WorldConfig
 from dsgkd.distillation.distiller import DistillationConfig, Distiller
 from dsgkd.distillation.mapping import LayerMapping
-from dsgkd.distillation.shuffling import ShuffledTeacher
-from dsgkd.distillation.store.depot import StoreConfig
+from dsgkd.distillation.store.shard_storage import StoreConfig
+from dsgkd.distillation.teachers.shuffled import ShuffledTeacher
+from dsgkd.distillation.teachers.source import (
+    RunTeacher,
+    TeacherSource,
+    check_length,
+    open_teacher,
+)
 from dsgkd.errors import InputError
 from dsgkd.models.attention import attention_for
+from dsgkd.models.hub import depth, load_tokenizer
+from dsgkd.models.on_the_fly import model_reference
 from dsgkd.models.student import StudentConfig, encoder_of, new_student
-from dsgkd.models.tiny import model_reference
-from dsgkd.models.zoo import depth, load_tokenizer
-from dsgkd.text.batches import training_batches
-from dsgkd.text.encoding import EncodedNotes
-from dsgkd.text.identity import id_key
-from dsgkd.text.sources import SEALED, SPLITS, DataConfig, Notes, check_open, read_notes
-from dsgkd.text.words import WordRule
-from dsgkd.text.world import WorldConfig
-from dsgkd.training.metrics import MEASURES, ThresholdRule, measures
-from dsgkd.training.teachers import TeacherAtHand, TeacherSource, check_length, open_teacher
+from dsgkd.storage.checkpoint import random_state, restore_random_state, seed_everything
+from dsgkd.tasks.measures import MEASURES, ThresholdRule, measures
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -162,7 +167,7 @@ class OpenRun:
     """Of the notes to train on and to choose by, whatever else is open."""
     tokenizer: PreTrainedTokenizerBase
     distiller: Distiller
-    teacher: TeacherAtHand | None
+    teacher: RunTeacher | None
     device: torch.device
     autocast: bool
     """Compute in bf16."""
@@ -261,7 +266,7 @@ def _distiller(
     store: StoreConfig,
     device: torch.device,
     autocast: bool,
-) -> tuple[Distiller, TeacherAtHand | None]:
+) -> tuple[Distiller, RunTeacher | None]:
     distillation = config.distillation
     if not distillation.teacher:
         return Distiller(student, distillation).to(device), None

@@ -55,7 +55,7 @@ class Workers:
             module, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
         )
 
-    def let_first(self, action: Callable[[], None]) -> None:
+    def on_rank_zero(self, action: Callable[[], None]) -> None:
         """Let the first worker do something, and return on every worker when it is done.
 
         Raises:

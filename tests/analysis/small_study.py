@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import analysis
-from dsgkd.study.ledger import Ledger
+from dsgkd.ledger import Ledger
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 EPOCHS = 4

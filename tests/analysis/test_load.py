@@ -12,7 +12,7 @@ from small_study import World
 
 import analysis
 from analysis import results as module
-from dsgkd.study import ledger
+from dsgkd import ledger
 
 ROOT = Path(__file__).parents[2]
 

@@ -47,9 +47,9 @@ from workload import (
 )
 
 import dsgkd.models.attention as attention
+from dsgkd.alignment.batches import Batch, evaluation_batches
+from dsgkd.alignment.encoding import EncodedNotes
 from dsgkd.models.student import probabilities
-from dsgkd.text.batches import Batch, evaluation_batches
-from dsgkd.text.encoding import EncodedNotes
 
 RECOMPUTED = "bench_recomputed"
 
@@ -250,7 +250,7 @@ def compiled_seconds(kind: Kind) -> tuple[dict[str, list[float]], float]:
         with arms_of(setting, (kind,), setting.batch * (rounds + 1)) as made:
             ours = made[kind]
             states = None if ours.teacher is None else ours.teacher.states
-            folder = None if states is None else states.depot.folder
+            folder = None if states is None else states.storage.folder
             # A compiled student, in place: the library sees the same module.
             compiled = Arm(setting, kind, ours.notes, folder)
             compiled.distiller.student.compile(dynamic=True)

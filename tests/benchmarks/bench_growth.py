@@ -31,7 +31,7 @@ from workload import (
     synthetic_notes,
 )
 
-from dsgkd.text.encoding import EncodedNotes
+from dsgkd.alignment.encoding import EncodedNotes
 from dsgkd.training.run import RunConfig, where_to_run
 
 T = TypeVar("T")

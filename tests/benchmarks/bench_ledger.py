@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 from harness import Row, Section, Spread, interleaved, ratio
 
 import analysis
-from dsgkd.study.ledger import Ledger, Table
-from dsgkd.study.ledger import ledger as module
+from dsgkd.ledger import Ledger, Table
+from dsgkd.ledger import ledger as module
 
 T = TypeVar("T")
 EPOCHS = 10
@@ -39,7 +39,7 @@ MEASURES = (
     *("loss", "loss_ce", "loss_hidden", "accuracy", "auroc", "auprc", "f1", "precision"),
     *("recall", "brier", "ece", "threshold", "examples_per_second", "seconds"),
 )
-IMPORTED = ["pandas", "pyarrow.parquet", "analysis", "dsgkd.study.ledger", "torch"]
+IMPORTED = ["pandas", "pyarrow.parquet", "analysis", "dsgkd.ledger", "torch"]
 
 
 def run(quick: bool) -> Section:

@@ -20,21 +20,21 @@ from harness import Row, Section, Spread, interleaved
 from local_ray import CPUS, LocalRay
 
 from dsgkd.distillation.distiller import DistillationConfig
-from dsgkd.distillation.store.depot import StoreConfig
+from dsgkd.distillation.store.shard_storage import StoreConfig
+from dsgkd.ledger import Ledger
 from dsgkd.models.student import StudentConfig
-from dsgkd.study.cost.budget import BudgetConfig, Meter, Reserve
-from dsgkd.study.ledger import Ledger
+from dsgkd.study.backends.tune import run_trials
+from dsgkd.study.callbacks.ledger import LedgerCallback
+from dsgkd.study.callbacks.progress import Progress
+from dsgkd.study.cost.budget import BudgetCallback, BudgetConfig, Reserve
+from dsgkd.study.dispatcher import Stage, TrialCallback
 from dsgkd.study.search.arms import MLKD, PLAIN, arms
 from dsgkd.study.search.pruning import PruningConfig
 from dsgkd.study.search.search import Search, SearchConfig
 from dsgkd.study.search.space import SearchSpace
-from dsgkd.study.trials.events import Listener, Stage
-from dsgkd.study.trials.recorder import Recorder
-from dsgkd.study.trials.runner import run_trials
-from dsgkd.study.trials.trial import TrialSpec
-from dsgkd.study.watch.progress import Progress
+from dsgkd.study.trial import TrialSpec
+from dsgkd.tasks.measures import MEASURES
 from dsgkd.training.loop import EpochResult
-from dsgkd.training.metrics import MEASURES
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
 TRIALS = 1_000
@@ -110,11 +110,11 @@ class Clock:
 
 
 class Charged:
-    """A listener whose time is charged to it."""
+    """A callback whose time is charged to it."""
 
-    def __init__(self, listener: Listener, clock: Clock) -> None:
-        self._listener, self._clock = listener, clock
-        self._name = type(listener).__name__.lower()
+    def __init__(self, callback: TrialCallback, clock: Clock) -> None:
+        self._listener, self._clock = callback, clock
+        self._name = type(callback).__name__.lower()
 
     def started(self, spec: TrialSpec) -> None:
         """Pass it on."""
@@ -130,7 +130,7 @@ class Charged:
 
 
 class Watch:
-    """A listener that starts the clock and looks at it."""
+    """A callback that starts the clock and looks at it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -185,7 +185,7 @@ def study(folder: Path, trials: int) -> Clock:
         dict.fromkeys(METHODS, trials // len(METHODS)),
         lambda trial, method: space.suggest(trial, by_method[method], RUN, ("teacher",), depths),
     )
-    meter = Meter(BudgetConfig(max_hours=1_000.0))
+    meter = BudgetCallback(BudgetConfig(max_hours=1_000.0))
     reserve = Reserve(dict.fromkeys(METHODS, 5), (), CPUS)
 
     def next_spec() -> TrialSpec | None:
@@ -213,8 +213,8 @@ def study(folder: Path, trials: int) -> Clock:
         return limit
 
     progress = Progress("search", trials, 0, "auroc", lines.append)
-    listeners = (Recorder(ledger, ["auroc"]), search, reserve, meter, progress)
-    watched = (Watch(clock), *(Charged(one, clock) for one in listeners))
+    callbacks = (LedgerCallback(ledger, ["auroc"]), search, reserve, meter, progress)
+    watched = (Watch(clock), *(Charged(one, clock) for one in callbacks))
 
     def stages() -> Generator[Stage, None, None]:
         yield Stage("search", next_spec, trials, 0, watched, search.should_stop, exceeded)

@@ -20,10 +20,10 @@ from reference import padded, word_spans
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from dsgkd.text.batches import training_batches
-from dsgkd.text.encoding import EncodedNotes, encode, encoded
-from dsgkd.text.sources import Notes
-from dsgkd.text.words import WordRule
+from dsgkd.alignment.batches import training_batches
+from dsgkd.alignment.encoding import EncodedNotes, encode, encoded
+from dsgkd.alignment.words import WordRule
+from dsgkd.data.sources import Notes
 
 AIM = 10
 EPOCHS = 10

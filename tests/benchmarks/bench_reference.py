@@ -19,16 +19,16 @@ from reference import ReferenceTraining, Student
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from dsgkd.alignment.batches import Batch, training_batches
+from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.words import WordRule
 from dsgkd.distillation.distiller import DistillationConfig, Distiller
 from dsgkd.distillation.mapping import LayerMapping
-from dsgkd.distillation.teacher import LiveTeacher
+from dsgkd.distillation.teachers.teacher import LiveTeacher
 from dsgkd.models.attention import attention_for
+from dsgkd.models.hub import load_model
 from dsgkd.models.student import StudentConfig, new_student
 from dsgkd.models.taps import WordStates
-from dsgkd.models.zoo import load_model
-from dsgkd.text.batches import Batch, training_batches
-from dsgkd.text.encoding import EncodedNotes
-from dsgkd.text.words import WordRule
 from dsgkd.training.run import RunConfig, paper_preset
 
 LAYERS, WIDTH, HEADS = 4, 256, 4

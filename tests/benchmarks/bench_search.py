@@ -16,7 +16,7 @@ from typing import Any
 
 import landscape
 from harness import Row, Section, Spread
-from landscape import DEPTHS, EPOCHS, PEAK, CurveActor, Landscape, Point, point_of, steps
+from landscape import DEPTHS, EPOCHS, PEAK, CurveActor, Landscape, ParameterPoint, point_of, steps
 from local_ray import CPUS, LocalRay
 from optuna.samplers import RandomSampler
 from ray import tune
@@ -25,13 +25,13 @@ from ray.tune.search.optuna import OptunaSearch
 
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
+from dsgkd.study.backends.tune import run_trials
+from dsgkd.study.dispatcher import Stage
 from dsgkd.study.search.arms import MLKD, Arm
 from dsgkd.study.search.pruning import PruningConfig
 from dsgkd.study.search.search import Search, SearchConfig
 from dsgkd.study.search.space import SearchSpace
-from dsgkd.study.trials.events import Stage
-from dsgkd.study.trials.runner import run_trials
-from dsgkd.study.trials.trial import TrialSpec
+from dsgkd.study.trial import TrialSpec
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
 BUDGET = 400
@@ -57,7 +57,7 @@ class Seen:
     """A report of an epoch."""
 
     trial: str
-    point: Point
+    point: ParameterPoint
     epoch: int
     score: float
 
@@ -83,7 +83,7 @@ class Trace(tune.Callback, tune.Stopper):
         """Whether the budget is spent."""
         return len(self.seen) >= self.budget
 
-    # As a listener of a study.
+    # As a callback of a study.
 
     def started(self, spec: TrialSpec) -> None:
         """Nothing to note."""
@@ -136,7 +136,7 @@ def bridge(seeds: Iterator[int], budget: int, folder: Path) -> dict[int, list[Se
             yield Stage(
                 "search",
                 lambda search=search, seed=seed: _next(search, seed),  # type: ignore[misc]
-                listeners=(search, trace),
+                callbacks=(search, trace),
                 should_stop=search.should_stop,
                 exceeded=trace.exceeded,
             )

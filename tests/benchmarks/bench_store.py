@@ -1,4 +1,4 @@
-"""What does a stored teacher cost: to fill, to keep, to open, to share?
+"""What does a stored teacher cost: to populate, to keep, to open, to share?
 
 Filling is one pass of the teacher over the texts, compared with one epoch of plain fine-tuning of
 a student of the same size on the same texts, step by step interleaved with it. Sharing is read
@@ -28,11 +28,11 @@ from workload import (
     synthetic_notes,
 )
 
-from dsgkd.distillation.store.depot import Depot
-from dsgkd.distillation.store.filling import fill_chunk, words_needed
-from dsgkd.distillation.store.parts import parts_of
+from dsgkd.alignment.batches import steps_per_epoch, training_batches
+from dsgkd.distillation.store.populate import populate_chunk, words_needed
+from dsgkd.distillation.store.shard_storage import ShardStorage
+from dsgkd.distillation.store.state_kinds import kinds_of
 from dsgkd.distillation.store.states import States
-from dsgkd.text.batches import steps_per_epoch, training_batches
 
 BATCH = 32
 
@@ -59,7 +59,7 @@ def filling(bf16: bool, texts: int, rounds: int) -> Row:
     """Time a pass of the teacher in parts, and steps of plain fine-tuning in between."""
     setting = Setting(MINI, BATCH, bf16)
     notes = synthetic_notes(texts, setting.words, setting.lengths)
-    parts = parts_of(new_distiller(setting, "stored").teacher_request)
+    parts = kinds_of(new_distiller(setting, "stored").teacher_request)
     words, model = words_needed(notes, 32), new_teacher(setting)
     plain = Arm(setting, "plain", notes)
     plain.warm_up()
@@ -68,9 +68,9 @@ def filling(bf16: bool, texts: int, rounds: int) -> Row:
     ratios, fill_seconds = [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            states = States(Depot(Path(folder)), KEY)
+            states = States(ShardStorage(Path(folder)), KEY)
             started = time.perf_counter()
-            fill_chunk(states, notes, np.arange(texts), words, parts, model, bf16)
+            populate_chunk(states, notes, np.arange(texts), words, parts, model, bf16)
             fill_seconds.append(time.perf_counter() - started)
             size = sum(path.stat().st_size for path in Path(folder).iterdir())
         started = time.perf_counter()
@@ -91,11 +91,11 @@ def opening(texts: int) -> Row:
     setting = Setting(replace(MINI, layers=1, width=64, heads=1), BATCH, False, words=(16, 16))
     with tempfile.TemporaryDirectory() as folder:
         notes = _stored_cheaply(setting, texts, Path(folder))
-        words, parts = words_needed(notes, 32), parts_of(_request(setting))
+        words, parts = words_needed(notes, 32), kinds_of(_request(setting))
         seconds = []
         for _ in range(9):
             started = time.perf_counter()
-            states = States(Depot(Path(folder)), KEY)
+            states = States(ShardStorage(Path(folder)), KEY)
             missing = states.missing(notes.keys, words, parts)
             seconds.append(time.perf_counter() - started)
             assert not len(missing)
@@ -141,15 +141,15 @@ def _request(setting: Setting) -> Any:
 def _stored_cheaply(setting: Setting, texts: int, folder: Path) -> Any:
     """Fill a store in shards of at most 8,192 texts; what the states are does not matter here."""
     notes = synthetic_notes(texts, setting.words, setting.lengths)
-    words, parts = words_needed(notes, 32), parts_of(_request(setting))
+    words, parts = words_needed(notes, 32), kinds_of(_request(setting))
     model = new_teacher(replace(setting, shape=replace(setting.shape, layers=1)))
     if setting.shape.layers > 1:
         fill_store(setting, notes, folder)
         return notes
-    states = States(Depot(folder), KEY)
+    states = States(ShardStorage(folder), KEY)
     for first in range(0, texts, 8192):
         rows = np.arange(first, min(first + 8192, texts))
-        fill_chunk(states, notes, rows, words, parts, model, True)
+        populate_chunk(states, notes, rows, words, parts, model, True)
     return notes
 
 
@@ -157,7 +157,7 @@ def _read_all(setting: Setting, texts: int, folder: str, arrived: Any) -> tuple[
     """Read every text as an epoch does; return the bytes shared and the bytes of one's own."""
     torch.set_num_threads(1)
     notes = replace(synthetic_notes(texts, setting.words, setting.lengths), teacher=None)
-    states, request = States(Depot(Path(folder)), KEY), _request(setting)
+    states, request = States(ShardStorage(Path(folder)), KEY), _request(setting)
     for batch in training_batches(notes, BATCH, 32, SEED, 0):
         states.read(batch, request)
     arrived.wait()  # every process has mapped all of it

@@ -18,6 +18,7 @@ from local_ray import CPUS, LocalRay
 from transformers import BertModel
 from workload import MINI, SEED
 
+from dsgkd.data.world import WorldConfig
 from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
 from dsgkd.study.config import ClusterConfig, StudyConfig
@@ -26,7 +27,6 @@ from dsgkd.study.search.pruning import PruningConfig
 from dsgkd.study.search.search import SearchConfig
 from dsgkd.study.search.space import SearchSpace
 from dsgkd.study.study import Study
-from dsgkd.text.world import WorldConfig
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
 
@@ -83,8 +83,8 @@ def _whole(out: Path, models: tuple[str, str], trials: int, epochs: int) -> list
 class SearchOnly(Study):
     """A study without confirmation."""
 
-    def _stages(self, search, concurrent, listeners):
-        yield from self._followed(self._search_stage(search, concurrent), listeners)
+    def _stages(self, search, concurrent, callbacks):
+        yield from self._followed(self._search_stage(search, concurrent), callbacks)
 
 
 def search_only(

@@ -17,7 +17,7 @@ from typing import Any
 
 from ray import tune
 
-Point = Mapping[str, Any]
+ParameterPoint = Mapping[str, Any]
 """Searched name -> value."""
 
 EPOCHS = 9
@@ -39,7 +39,7 @@ class Landscape:
 
     seed: int
 
-    def value(self, point: Point) -> float:
+    def value(self, point: ParameterPoint) -> float:
         """Return what a configuration reaches after the last epoch, without noise."""
         centre, costs = _shape(self.seed)
         place = _place(point)
@@ -51,14 +51,14 @@ class Landscape:
         choices = costs[teacher] + costs[teacher, point["mapping"]] + costs[point["cs_max_len"]]
         return PEAK - rates - choices
 
-    def curve(self, point: Point, epoch: int) -> float:
+    def curve(self, point: ParameterPoint, epoch: int) -> float:
         """Return what it has reached after an epoch, without noise."""
         place = _place(point)
         rate = 1.5 * math.exp(-0.7 * (1 - place["encoder_lr"]) - 0.5 * place["alpha"])
         climbed = (1 - math.exp(-rate * epoch)) / (1 - math.exp(-rate * EPOCHS))
         return FLOOR + (self.value(point) - FLOOR) * climbed
 
-    def measured(self, point: Point, epoch: int) -> float:
+    def measured(self, point: ParameterPoint, epoch: int) -> float:
         """Return what is seen after an epoch."""
         text = f"{self.seed} {sorted(point.items())} {epoch}"
         noise = random.Random(hashlib.sha256(text.encode()).digest()).gauss(0, 1)
@@ -133,7 +133,7 @@ def _shape(seed: int) -> tuple[dict[str, float], dict[Any, float]]:
     return centre, costs
 
 
-def _place(point: Point) -> dict[str, float]:
+def _place(point: ParameterPoint) -> dict[str, float]:
     """Return where in its range each number lies, 0 to 1."""
     return {
         name: math.log(point[name] / low) / math.log(high / low)

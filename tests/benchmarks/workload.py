@@ -21,22 +21,22 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedModel
 
+from dsgkd.alignment.batches import Batch, training_batches
+from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.data.ragged import Ragged
 from dsgkd.distillation.distiller import DistillationConfig, Distiller
 from dsgkd.distillation.mapping import LayerMapping
-from dsgkd.distillation.store.depot import Depot
-from dsgkd.distillation.store.filling import fill, words_needed
-from dsgkd.distillation.store.parts import parts_of
+from dsgkd.distillation.store.populate import populate, words_needed
+from dsgkd.distillation.store.shard_storage import ShardStorage
+from dsgkd.distillation.store.state_kinds import kinds_of
 from dsgkd.distillation.store.states import States
-from dsgkd.distillation.teacher import LiveTeacher, StoredTeacher
+from dsgkd.distillation.teachers.source import RunTeacher
+from dsgkd.distillation.teachers.teacher import LiveTeacher, StoredTeacher
 from dsgkd.models.attention import attention_for
 from dsgkd.models.student import encoder_of
 from dsgkd.models.taps import TapRequest, WordStates
-from dsgkd.text._ragged import Ragged
-from dsgkd.text.batches import Batch, training_batches
-from dsgkd.text.encoding import EncodedNotes
-from dsgkd.training.feed import feed
+from dsgkd.training.prefetch import feed
 from dsgkd.training.run import OptimisationConfig
-from dsgkd.training.teachers import TeacherAtHand
 
 VOCABULARY = 8000
 CLS, SEP, PAD, FIRST = 2, 3, 0, 5
@@ -243,20 +243,20 @@ class Arm:
             parameter_groups(self.distiller), eps=OptimisationConfig().adam_epsilon, fused=True
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda _: 1.0)
-        self.teacher: TeacherAtHand | None = None
+        self.teacher: RunTeacher | None = None
         request = self.distiller.teacher_request
         if kind == "plain":
             self.notes = without_teacher(notes)
         elif kind == "live":
             self.notes = notes
             live = LiveTeacher(new_teacher(setting), request, setting.bf16)
-            self.teacher = TeacherAtHand(live, "off", "")
+            self.teacher = RunTeacher(live, "off", "")
         else:
             assert folder is not None
             self.notes = replace(notes, teacher=None)
-            states = States(Depot(folder), KEY)
+            states = States(ShardStorage(folder), KEY)
             stored = StoredTeacher(states, request, _never)
-            self.teacher = TeacherAtHand(stored, "hit", "", states)
+            self.teacher = RunTeacher(stored, "hit", "", states)
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """Yield an epoch of batches: the same texts in the same order in every arm."""
@@ -315,11 +315,11 @@ def fill_store(
 ) -> None:
     """Let the teacher read all texts into a store on disk."""
     request = request or new_distiller(setting, "stored").teacher_request
-    fill(
-        States(Depot(folder), KEY),
+    populate(
+        States(ShardStorage(folder), KEY),
         notes,
         words_needed(notes, setting.distillation.cs_max_len),
-        parts_of(request),
+        kinds_of(request),
         partial(new_teacher, setting),
         setting.bf16,
     )

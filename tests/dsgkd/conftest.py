@@ -20,7 +20,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from dsgkd.text.batches import Batch, Side
+from dsgkd.alignment.batches import Batch, Side
 
 SIZES: dict[str, Any] = {
     "vocab_size": 60,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsgkd.configuration import from_plain
+from dsgkd.configuration import structure
 from dsgkd.errors import InputError
 from dsgkd.models.pretraining import PretrainingConfig
 from dsgkd.study.config import StudyConfig
@@ -62,8 +62,8 @@ leaves = st.builds(
 )
 @settings(max_examples=60, deadline=None)
 def test_a_tree_of_any_kind_comes_back(tree):
-    assert from_plain(Tree, asdict(tree)) == tree
-    assert from_plain(Tree, through_json(asdict(tree))) == tree
+    assert structure(Tree, asdict(tree)) == tree
+    assert structure(Tree, through_json(asdict(tree))) == tree
 
 
 def _other(kind: Any, value: Any) -> list[Any]:
@@ -105,21 +105,21 @@ def test_every_field_of_every_configuration_comes_back(config):
     variants = [config, *_variants(config)]
     assert len(variants) > len(fields(config))
     for one in variants:
-        assert from_plain(type(config), asdict(one)) == one
-        back = from_plain(type(config), through_json(asdict(one)))
+        assert structure(type(config), asdict(one)) == one
+        back = structure(type(config), through_json(asdict(one)))
         assert back == one
         assert asdict(back) == asdict(one)
 
 
 def test_whole_numbers_are_floats_where_floats_are_wanted():
-    share = from_plain(Leaf, {"share": 3}).share
+    share = structure(Leaf, {"share": 3}).share
     assert (share, type(share)) == (3.0, float)
 
 
 def test_fields_that_an_older_version_did_not_know_get_their_defaults():
     plain = asdict(RunConfig(seed=5))
     del plain["splits"], plain["distillation"]["shuffled"]
-    assert from_plain(RunConfig, plain) == RunConfig(seed=5)
+    assert structure(RunConfig, plain) == RunConfig(seed=5)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_fields_that_an_older_version_did_not_know_get_their_defaults():
 )
 def test_what_does_not_fit_is_named_and_its_value_is_not_shown(plain, where):
     with pytest.raises(InputError, match=f"^{where}" if plain else where):
-        from_plain(Tree, plain)
+        structure(Tree, plain)
 
 
 def test_values_that_make_no_sense_are_refused_as_ever():
     with pytest.raises(InputError, match="epochs: 0 is too small"):
-        from_plain(RunConfig, {"optimisation": {"epochs": 0}})
+        structure(RunConfig, {"optimisation": {"epochs": 0}})

@@ -25,7 +25,7 @@ from ray import cloudpickle  # noqa: E402
 
 from dsgkd.cli.terminal import run_command, stop_on_sigterm  # noqa: E402
 from dsgkd.study.study import Study  # noqa: E402
-from dsgkd.study.trials.trial import trial_steps  # noqa: E402
+from dsgkd.study.trial import trial_steps  # noqa: E402
 
 
 def drive(folder: Path, name: str, address: str, workers: int, fault: str) -> None:
@@ -118,7 +118,7 @@ def disturb_ledger(kind: str, occasions: Occasions) -> None:
 
 def disturb_checkpoints(kind: str, occasions: Occasions) -> None:
     """Strike in the middle of writing a checkpoint."""
-    import dsgkd.checkpoint as checkpoint
+    import dsgkd.storage.checkpoint as checkpoint
 
     save_file = checkpoint.save_file
 

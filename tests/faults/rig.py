@@ -5,15 +5,15 @@ from typing import Any
 
 import tiny_runs
 
+from dsgkd.data.sources import DataConfig
 from dsgkd.distillation.distiller import DistillationConfig
+from dsgkd.ledger import Ledger
 from dsgkd.models.student import StudentConfig
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig, StudyConfig
-from dsgkd.study.ledger import Ledger
+from dsgkd.study.history import FINISHED
 from dsgkd.study.search.pruning import PruningConfig
 from dsgkd.study.search.search import SearchConfig
 from dsgkd.study.search.space import SearchSpace
-from dsgkd.study.trials.past import FINISHED
-from dsgkd.text.sources import DataConfig
 from dsgkd.training.run import OptimisationConfig, RunConfig
 
 VARIABLE = frozenset(

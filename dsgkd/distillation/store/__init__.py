@@ -2,7 +2,7 @@
 
     parts.py    which states there are, and how much room they take
     shard.py    one file of states: written whole, mapped into memory, checked before use
-    depot.py    where shards lie: a folder, or object storage with a copy on each node
+    storage.py    where shards lie: a folder, or object storage with a copy on each node
     states.py   the states of one teacher: found by the text they were computed from
     filling.py  the pass of the teacher over texts that are missing
     keeping.py  which stores there are, are they whole, which can go

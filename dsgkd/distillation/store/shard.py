@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from dsgkd.distillation.store.parts import Part
+from dsgkd.distillation.store.state_kinds import StateKind
 from dsgkd.errors import StorageError
-from dsgkd.files import whole_file
+from dsgkd.storage.atomic import atomic_write
 
 Array = NDArray[Any]
 
@@ -44,7 +44,7 @@ def write_shard(
     keys: Array,
     words: Array,
     tokens: Array,
-    states: Mapping[Part, Array],
+    states: Mapping[StateKind, Array],
 ) -> Path:
     """Write the states of some texts; the same texts and parts always get the same file name.
 
@@ -82,7 +82,7 @@ def write_shard(
     arrays |= {str(part): half for part, half in halves.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file(arrays, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise StorageError.of(path, error, "another --store, or the live teacher") from error
@@ -109,7 +109,7 @@ class Shard:
             raise DamagedShard(path, "of another teacher")
         try:
             self.keys, self.words, self.tokens, self._sums = (arrays.pop(name) for name in _INDEX)
-            self.states: dict[Part, Array] = {Part.parse(n): a for n, a in arrays.items()}
+            self.states: dict[StateKind, Array] = {StateKind.parse(n): a for n, a in arrays.items()}
         except (KeyError, ValueError) as error:
             raise DamagedShard(path, "its index is not whole") from error
         index = dict(zip(_INDEX, (self.keys, self.words, self.tokens, self._sums)))
@@ -125,7 +125,7 @@ class Shard:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def first(self, part: Part, rows: Array) -> Array:
+    def first(self, part: StateKind, rows: Array) -> Array:
         """Return where the texts in `rows` begin in `states[part]`, once they were checked.
 
         Raises:
@@ -172,7 +172,7 @@ def _bounds(sizes: Array) -> Array:
     return np.concatenate([[0], np.cumsum(sizes)])
 
 
-def _index_sum(index: Mapping[str, Array], states: Mapping[Part, Array]) -> str:
+def _index_sum(index: Mapping[str, Array], states: Mapping[StateKind, Array]) -> str:
     """Sum up the index and the shapes of all else."""
     shapes = [(str(part), str(array.dtype), array.shape) for part, array in sorted(states.items())]
     total = zlib.crc32(repr(shapes).encode())

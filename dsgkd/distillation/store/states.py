@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dsgkd.distillation.store.depot import Depot
-from dsgkd.distillation.store.parts import Part
+from dsgkd.alignment.batches import Batch
 from dsgkd.distillation.store.shard import DamagedShard, Shard
+from dsgkd.distillation.store.shard_storage import ShardStorage
+from dsgkd.distillation.store.state_kinds import StateKind
 from dsgkd.models.taps import TapRequest, WordStates
-from dsgkd.text.batches import Batch
 
 Array = NDArray[Any]
 
@@ -47,31 +47,31 @@ class States:
     """The stored states of one teacher. Opening it maps files and reads their indices only.
 
     Args:
-        depot: where the shards are.
+        storage: where the shards are.
         teacher: the teacher's fingerprint.
     """
 
-    def __init__(self, depot: Depot, teacher: str) -> None:
-        self.depot, self.teacher = depot, teacher
+    def __init__(self, storage: ShardStorage, teacher: str) -> None:
+        self.storage, self.teacher = storage, teacher
         self.refused: list[DamagedShard] = []
         """Files that are damaged or another teacher's; they count as missing."""
         self._shards: list[Shard] = []
-        self._indices: dict[Part, _Index] = {}
-        self._holders: dict[Part, list[int]] = {}
+        self._indices: dict[StateKind, _Index] = {}
+        self._holders: dict[StateKind, list[int]] = {}
         self.reopen()
 
     def reopen(self) -> None:
         """Look again at which shards there are."""
         opened = {shard.path: shard for shard in self._shards}
         self._shards, self.refused, self._indices, self._holders = [], [], {}, {}
-        for path in self.depot.shards():
+        for path in self.storage.shards():
             try:
                 self._shards.append(opened.get(path) or Shard(path, self.teacher))
             except DamagedShard as damaged:
                 self.refused.append(damaged)
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[StateKind, ...]:
         """The parts that some text has."""
         return tuple(sorted({part for shard in self._shards for part in shard.states}))
 
@@ -87,7 +87,7 @@ class States:
             used |= set(self._index(part).shards.tolist())
         return [shard for number, shard in enumerate(self._shards) if number not in used]
 
-    def missing(self, keys: Array, words: Array, parts: Sequence[Part]) -> Array:
+    def missing(self, keys: Array, words: Array, parts: Sequence[StateKind]) -> Array:
         """Return the positions of the texts that lack a part, or some of their words in it.
 
         Args:
@@ -113,19 +113,19 @@ class States:
         wanted = _Wanted(batch.keys.cpu().numpy(), words, mask, counts)
         length = batch.student.input_ids.shape[1]
 
-        def tensor(part: Part) -> torch.Tensor:
+        def tensor(part: StateKind) -> torch.Tensor:
             states = torch.from_numpy(self._gather(part, wanted, length))
             return states.to(batch.word_mask.device).float()
 
         return WordStates(
-            {layer: tensor(Part("hidden", layer)) for layer in request.hidden_layers},
+            {layer: tensor(StateKind("hidden", layer)) for layer in request.hidden_layers},
             {
-                layer: tensor(Part(request.columns, layer)).movedim(-1, 1)
+                layer: tensor(StateKind(request.columns, layer)).movedim(-1, 1)
                 for layer in request.attention_layers
             },
         )
 
-    def _gather(self, part: Part, wanted: "_Wanted", length: int) -> Array:
+    def _gather(self, part: StateKind, wanted: "_Wanted", length: int) -> Array:
         """Return [batch, words, width], or [batch, words, words or length, heads], float16."""
         index = self._index(part)
         places, found = index.find(wanted.keys, wanted.counts)
@@ -153,13 +153,13 @@ class States:
             result[target] = self._shards[number].states[part][vectors[mine]]
         return result
 
-    def _width(self, part: Part, used: list[int]) -> int:
+    def _width(self, part: StateKind, used: list[int]) -> int:
         holders = used or self._holders[part]
         if not holders:
             raise MissingStates(f"no text has {part}")
         return int(self._shards[holders[0]].states[part].shape[1])
 
-    def _index(self, part: Part) -> _Index:
+    def _index(self, part: StateKind) -> _Index:
         if part not in self._indices:
             holders = [n for n, shard in enumerate(self._shards) if part in shard.states]
             # Parts that were stored together lie in the same shards, and share one index.
@@ -195,7 +195,7 @@ class _Wanted:
     counts: Array  # [batch], how many of a text's first words have to be stored
 
     def vectors(
-        self, part: Part, first: Array, stored: Array, tokens: Array, length: int
+        self, part: StateKind, first: Array, stored: Array, tokens: Array, length: int
     ) -> tuple[tuple[Array, ...], Array]:
         """Return where in the result a vector goes, and which vector of its shard it is."""
         words, mask = self.words, self.mask

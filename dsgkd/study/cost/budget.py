@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dsgkd.errors import InputError
-from dsgkd.study.trials.past import PastTrial
-from dsgkd.study.trials.trial import Report, TrialSpec
+from dsgkd.study.history import TrialHistory
+from dsgkd.study.trial import Report, TrialSpec
 
 Row = Mapping[str, Any]
 """A row of the ledger's table `trials`."""
@@ -45,7 +45,7 @@ class BudgetConfig:
 
 
 @dataclass(frozen=True)
-class Spent:
+class Cost:
     """What something has cost, or is going to cost."""
 
     hours: float = 0.0
@@ -54,24 +54,24 @@ class Spent:
     """Hours of workers; two workers for an hour are two."""
     gpu_hours: float = 0.0
 
-    def __add__(self, other: "Spent") -> "Spent":
+    def __add__(self, other: "Cost") -> "Cost":
         """Return the cost of both, one after the other."""
-        return Spent(
+        return Cost(
             self.hours + other.hours,
             self.worker_hours + other.worker_hours,
             self.gpu_hours + other.gpu_hours,
         )
 
-    def scaled(self, factor: float) -> "Spent":
+    def scaled(self, factor: float) -> "Cost":
         """Return the cost of so many times as much."""
-        return Spent(self.hours * factor, self.worker_hours * factor, self.gpu_hours * factor)
+        return Cost(self.hours * factor, self.worker_hours * factor, self.gpu_hours * factor)
 
     def cost(self, price: float) -> float:
         """Return the money, at a price of a GPU-hour."""
         return self.gpu_hours * price
 
 
-def spent(rows: Iterable[Row]) -> Spent:
+def spent(rows: Iterable[Row]) -> Cost:
     """Return what trials have cost together.
 
     Args:
@@ -79,14 +79,14 @@ def spent(rows: Iterable[Row]) -> Spent:
             as far as it was last heard of. Rows without a worker (a broken seal) cost nothing.
     """
     rows = [row for row in rows if row.get("workers")]
-    return Spent(
+    return Cost(
         _hours(_union(map(_interval, rows))),
         sum(row.get("worker_seconds") or 0.0 for row in rows) / 3600,
         sum(row.get("gpu_seconds") or 0.0 for row in rows) / 3600,
     )
 
 
-def spent_by_state(rows: Iterable[Row]) -> dict[Group, Spent]:
+def spent_by_state(rows: Iterable[Row]) -> dict[Group, Cost]:
     """Return what trials have cost by stage, method and state, in the order of first appearance.
 
     Hours by the clock overlap between the groups, so they do not add up to those of the study;
@@ -98,8 +98,8 @@ def spent_by_state(rows: Iterable[Row]) -> dict[Group, Spent]:
     return {group: spent(members) for group, members in groups.items()}
 
 
-class Meter:
-    """A listener that knows at any moment what the study has cost, and whether it may go on.
+class BudgetCallback:
+    """A callback that knows at any moment what the study has cost, and whether it may go on.
 
     Between two reports a trial is charged what its workers take by the clock.
 
@@ -117,7 +117,7 @@ class Meter:
     ) -> None:
         self._config, self._now = config, now
         # What is over is kept as sums: a study asks after every report of any trial.
-        self._over = Spent()
+        self._over = Cost()
         self._intervals: list[Interval] = []  # that what runs may overlap; not in the sum
         self._running: dict[str, tuple[TrialSpec, Row, datetime]] = {}
         self._close(rows)
@@ -140,7 +140,7 @@ class Meter:
             self.reported(spec, report)
         self._close([_charged(*self._running.pop(spec.trial_id), now, bool(report))])
 
-    def spent(self) -> Spent:
+    def spent(self) -> Cost:
         """Return what the study has cost up to now."""
         now = self._now()
         rows = [_charged(*open_, now) for open_ in self._running.values()]
@@ -155,7 +155,7 @@ class Meter:
         self._intervals = intervals[len(settled) :]
         self._over += replace(spent(rows), hours=_hours(settled))
 
-    def exceeded(self, reserve: Spent | None = None) -> str | None:
+    def exceeded(self, reserve: Cost | None = None) -> str | None:
         """Return the limit that is reached, for people; None where there is none.
 
         Args:
@@ -164,7 +164,7 @@ class Meter:
         config, price = self._config, self._config.price_per_gpu_hour
         if not (config.max_hours or config.max_gpu_hours or config.max_cost):
             return None
-        done, kept = self.spent(), reserve or Spent()
+        done, kept = self.spent(), reserve or Cost()
         limits = (
             ("max-hours", config.max_hours, done.hours, kept.hours, " h"),
             ("max-gpu-hours", config.max_gpu_hours, done.gpu_hours, kept.gpu_hours, " GPU-h"),
@@ -178,7 +178,7 @@ class Meter:
 
 
 class Reserve:
-    """A listener that says what confirming the best of a search will cost, from its whole trials.
+    """A callback that says what confirming the best of a search will cost, from its whole trials.
 
     Args:
         runs: method -> runs of confirmation.
@@ -186,9 +186,11 @@ class Reserve:
         concurrent: trials at a time.
     """
 
-    def __init__(self, runs: Mapping[str, int], past: Iterable[PastTrial], concurrent: int) -> None:
+    def __init__(
+        self, runs: Mapping[str, int], past: Iterable[TrialHistory], concurrent: int
+    ) -> None:
         self._runs, self._concurrent = runs, concurrent
-        self._whole: dict[str, Spent] = defaultdict(Spent)
+        self._whole: dict[str, Cost] = defaultdict(Cost)
         self._count: Counter[str] = Counter()
         for trial in past:
             if trial.stage == "search" and trial.state == "complete":
@@ -205,19 +207,19 @@ class Reserve:
         if state == "complete":
             hours = report["worker_seconds"] / spec.workers / 3600
             gpus = report["gpu_seconds"] / 3600
-            self._add(spec.method, Spent(hours, hours * spec.workers, gpus))
+            self._add(spec.method, Cost(hours, hours * spec.workers, gpus))
 
-    def _add(self, method: str, cost: Spent) -> None:
+    def _add(self, method: str, cost: Cost) -> None:
         self._whole[method] += cost
         self._count[method] += 1
 
-    def expected(self) -> Spent:
+    def expected(self) -> Cost:
         """Return the cost of confirmation; of methods without a whole trial yet, nothing."""
-        total = Spent()
+        total = Cost()
         for method, runs in self._runs.items():
             if count := self._count[method]:
                 total += self._whole[method].scaled(runs / count)
-        return Spent(total.hours / self._concurrent, total.worker_hours, total.gpu_hours)
+        return Cost(total.hours / self._concurrent, total.worker_hours, total.gpu_hours)
 
 
 def _costs(report: Report) -> dict[str, float]:

@@ -10,12 +10,12 @@ from statistics import fmean
 
 import numpy as np
 
-from dsgkd.study.cost.budget import Spent
+from dsgkd.distillation.teachers.source import readable
+from dsgkd.study.cost.budget import Cost
 from dsgkd.study.cost.curves import Curve
+from dsgkd.study.cost.profile import MethodCost
 from dsgkd.study.cost.replay import replay
-from dsgkd.study.cost.timing import MethodCost
 from dsgkd.study.search.pruning import PruningConfig
-from dsgkd.training.teachers import readable
 
 DRAWS = 10
 """Studies that are played under the scheduler; their mean is expected."""
@@ -64,16 +64,16 @@ class Estimate:
 class Forecast:
     """What a study will spend, by stage. Stages follow each other."""
 
-    storing: Spent
+    storing: Cost
     """Asking the teachers, before the search."""
-    search: Spent
-    confirm: Spent
+    search: Cost
+    confirm: Cost
     """What a budget has to keep for the confirmation."""
     share: float
     """Of the search's epochs that are run, in [0, 1]."""
 
     @property
-    def total(self) -> Spent:
+    def total(self) -> Cost:
         """All of it."""
         return self.storing + self.search + self.confirm
 
@@ -94,7 +94,7 @@ def expected(estimate: Estimate, shape: StudyShape) -> Forecast:
         _played(estimate, shape, shape.trials, shape.pruning, seed) for seed in range(draws)
     ]
     confirm, _ = _played(estimate, shape, shape.confirm, PruningConfig("none"), seed=0)
-    search = Spent(
+    search = Cost(
         fmean(spent.hours for spent, _ in searches),
         fmean(spent.worker_hours for spent, _ in searches),
         fmean(spent.gpu_hours for spent, _ in searches),
@@ -164,7 +164,7 @@ def _played(
     counts: Mapping[str, int],
     pruning: PruningConfig,
     seed: int,
-) -> tuple[Spent, int]:
+) -> tuple[Cost, int]:
     """Play one stage; return what it cost and how many epochs it ran."""
     random = np.random.default_rng(seed)
     curves = []
@@ -186,7 +186,7 @@ def _played(
                 )
             )
     played = replay(curves, shape.concurrent, pruning)
-    return Spent(played.hours, played.worker_hours, played.gpu_hours), played.epochs_run
+    return Cost(played.hours, played.worker_hours, played.gpu_hours), played.epochs_run
 
 
 def _around(cost: MethodCost) -> float:
@@ -194,11 +194,11 @@ def _around(cost: MethodCost) -> float:
     return cost.opening_seconds + cost.evaluation_seconds
 
 
-def _storing(estimate: Estimate, shape: StudyShape) -> Spent:
+def _storing(estimate: Estimate, shape: StudyShape) -> Cost:
     """Return what it takes to ask the teachers; as many workers do it as there are trials."""
     most = max(cost.storing_seconds for cost in estimate.methods.values())
     hours = shape.teachers * most / 3600
-    return Spent(hours / shape.concurrent, hours, hours * shape.gpus)
+    return Cost(hours / shape.concurrent, hours, hours * shape.gpus)
 
 
 def _time(seconds: float) -> str:

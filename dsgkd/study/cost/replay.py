@@ -1,7 +1,7 @@
 """What would another cluster, scheduler or spot rate have cost, and what would it have found?
 
 The learning curves of an earlier study are played again, event by event: trials start in the order
-in which they did, each on a slot of its own; after every epoch its method's `Ladder` decides; spot
+in which they did, each on a slot of its own; after every epoch its method's `EarlyStopper` decides; spot
 machines are taken away at random. No model is trained. The search is not asked again: with other
 results it might have drawn other configurations, so this compares ways to run the same trials.
 """
@@ -16,7 +16,7 @@ import optuna
 
 from dsgkd.errors import InputError
 from dsgkd.study.cost.curves import Curve
-from dsgkd.study.search.pruning import Ladder, PruningConfig
+from dsgkd.study.search.pruning import EarlyStopper, PruningConfig
 
 HOPELESS = 8.0
 """Mean pre-emptions within one epoch beyond which it practically never ends (one try in 3,000)."""
@@ -104,7 +104,7 @@ class _Replay:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._waiting = iter(curves)
         epochs = max((len(curve.scores) for curve in curves), default=0)
-        self._ladders = {curve.method: Ladder(pruning, epochs) for curve in curves}
+        self._stoppers = {curve.method: EarlyStopper(pruning, epochs) for curve in curves}
         self._slots = [_Slot(rate, startup, (seed, index)) for index in range(slots)]
         self._events: list[tuple[float, int, int, Curve]] = []  # end, slot, epochs done, trial
         self._best: dict[str, float] = {}
@@ -152,16 +152,16 @@ class _Replay:
     def _goes_on(self, curve: Curve, done: int) -> bool:
         """Report an epoch; if it is the trial's last, close its account."""
         self._epochs += 1
-        ladder, is_last = self._ladders[curve.method], done == len(curve.scores)
-        ladder.report(curve.trial_id, done, curve.scores[done - 1])
+        stopper, is_last = self._stoppers[curve.method], done == len(curve.scores)
+        stopper.report(curve.trial_id, done, curve.scores[done - 1])
         if is_last and curve.whole:
-            ladder.end(curve.trial_id, "failed" if curve.failed else "complete")
-        elif ladder.should_stop(curve.trial_id):
-            ladder.end(curve.trial_id, "pruned")
+            stopper.end(curve.trial_id, "failed" if curve.failed else "complete")
+        elif stopper.should_stop(curve.trial_id):
+            stopper.end(curve.trial_id, "pruned")
             self._pruned += 1
             return False
         elif is_last:
-            ladder.end(curve.trial_id, "pruned")
+            stopper.end(curve.trial_id, "pruned")
             self._cut_short += 1
         if is_last and math.isfinite(curve.best):
             self._best[curve.method] = max(self._best.get(curve.method, -math.inf), curve.best)

@@ -8,13 +8,13 @@ import numpy as np
 import ray
 from ray.util.queue import Empty, Queue
 
+from dsgkd.alignment.coverage import coverage
+from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.data.sources import read_corpus
+from dsgkd.models.hub import depth, load_config, load_tokenizer
 from dsgkd.models.names import CORPUS_PREFIX
-from dsgkd.models.tiny import build, is_built_here, model_reference
-from dsgkd.models.zoo import depth, load_config, load_tokenizer
+from dsgkd.models.on_the_fly import build, is_built_here, model_reference
 from dsgkd.study.preparation.tasks import collect
-from dsgkd.text.coverage import coverage
-from dsgkd.text.encoding import EncodedNotes
-from dsgkd.text.sources import read_corpus
 from dsgkd.training.run import RunConfig, open_notes
 
 Say = Callable[[str], None]

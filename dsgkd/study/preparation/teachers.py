@@ -14,18 +14,18 @@ import numpy as np
 import ray
 import torch
 
+from dsgkd.alignment.encoding import EncodedNotes
 from dsgkd.distillation.distiller import TeacherWeights
 from dsgkd.distillation.mapping import LayerMapping
-from dsgkd.distillation.store.depot import StoreConfig
-from dsgkd.distillation.store.filling import chunks, fill_chunk, words_needed
-from dsgkd.distillation.store.parts import Part
-from dsgkd.models.tiny import model_reference
-from dsgkd.models.zoo import load_config
+from dsgkd.distillation.store.populate import chunks, populate_chunk, words_needed
+from dsgkd.distillation.store.shard_storage import StoreConfig
+from dsgkd.distillation.store.state_kinds import StateKind
+from dsgkd.distillation.teachers.source import live_model, open_states, readable, teacher_bytes
+from dsgkd.models.hub import load_config
+from dsgkd.models.on_the_fly import model_reference
 from dsgkd.study.preparation.tasks import Sparingly, collect
 from dsgkd.study.search.space import SearchSpace
-from dsgkd.text.encoding import EncodedNotes
 from dsgkd.training.run import RunConfig, open_notes, teacher_source, where_to_run
-from dsgkd.training.teachers import live_model, open_states, readable, teacher_bytes
 
 Say = Callable[[str], None]
 
@@ -36,7 +36,7 @@ class StoredTeacherPlan:
 
     run: RunConfig
     """Names the teacher, the notes, and the most words of a text."""
-    parts: tuple[Part, ...]
+    parts: tuple[StateKind, ...]
     """Everything that some trial may ask for."""
     cache: Path
     store: StoreConfig
@@ -89,10 +89,10 @@ def plan(
         for mapping in space.fitting_mappings(ours, theirs)
         for pair in LayerMapping.parse(mapping).resolve(ours, theirs)
     }
-    parts = {Part("hidden", layer) for _, layer in pairs}
+    parts = {StateKind("hidden", layer) for _, layer in pairs}
     if space.beta[1] > 0:
         rows = "positions" if run.distillation.form == "paper" else "words"
-        parts |= {Part(rows, layer) for own, layer in pairs if own > 0}  # type: ignore[arg-type]
+        parts |= {StateKind(rows, layer) for own, layer in pairs if own > 0}  # type: ignore[arg-type]
     distillation = replace(
         run.distillation,
         teacher=teacher,
@@ -126,7 +126,7 @@ def store_teacher(
         left = spent * (len(todo) - count) / max(count, 1)
         tell(f"teacher {plan.name}: {done[count]:,} of {done[-1]:,} texts, {left:.0f} s left")
 
-    tasks = [_fill.options(**needs).remote(plan, rows) for rows in todo]
+    tasks = [_populate.options(**needs).remote(plan, rows) for rows in todo]
     collect(tasks, follow)
     seconds = time.perf_counter() - started
     say(
@@ -143,16 +143,16 @@ def _missing(plan: StoredTeacherPlan, workers: int) -> list[np.ndarray]:
     words, states = plan.words(notes), open_states(source, plan.store, plan.cache)
     states.reopen()
     for damaged in states.refused:
-        states.depot.discard(damaged.path)
+        states.storage.discard(damaged.path)
     rows = states.missing(notes.keys, words, plan.parts)
     return chunks(notes, rows, words, plan.parts, source.config, workers)
 
 
 @ray.remote
-def _fill(plan: StoredTeacherPlan, rows: np.ndarray) -> None:
+def _populate(plan: StoredTeacherPlan, rows: np.ndarray) -> None:
     torch.set_num_threads(max(1, int(ray.get_runtime_context().get_assigned_resources()["CPU"])))
     source = teacher_source(plan.run, plan.cache, *where_to_run(plan.run))
     notes = plan.notes()
     states = open_states(source, plan.store, plan.cache)
     model = live_model(source)
-    fill_chunk(states, notes, rows, plan.words(notes), plan.parts, model, source.autocast)
+    populate_chunk(states, notes, rows, plan.words(notes), plan.parts, model, source.autocast)

@@ -25,7 +25,7 @@ class Journal(BaseJournalBackend):
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _mend(path)
+            _repair(path)
             self._reader = JournalFileBackend(str(path))
             self._logs: list[dict[str, Any]] | None = None
         except OSError as error:
@@ -63,7 +63,7 @@ class Journal(BaseJournalBackend):
         os.replace(self._path, damaged)
 
 
-def _mend(path: Path) -> None:
+def _repair(path: Path) -> None:
     """Cut a last line that was not written to its end."""
     if not path.exists() or path.stat().st_size == 0:
         return

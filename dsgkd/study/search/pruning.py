@@ -42,7 +42,7 @@ class PruningConfig:
                 raise InputError(name, f"{getattr(self, name)} is too few", f"give {least} or more")
 
 
-class Ladder:
+class EarlyStopper:
     """The reports of one method's trials, and what they say of each trial's chances.
 
     Args:

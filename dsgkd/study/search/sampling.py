@@ -22,7 +22,7 @@ warnings.filterwarnings("ignore", "`constraints_func` has been deprecated", Futu
 Sampler = Literal["tpe", "random", "grid", "cma-es", "gp", "nsga2"]
 Suggest = Callable[[optuna.Trial, str], RunConfig]
 """Draws a run for a method from an Optuna trial."""
-Point = Mapping[str, Any]
+ParameterPoint = Mapping[str, Any]
 """Searched name -> value."""
 Constraints = Callable[[FrozenTrial], Sequence[float]]
 
@@ -64,7 +64,7 @@ def new_sampler(kind: Sampler, seed: int, constraints: Constraints | None = None
     return optuna.samplers.RandomSampler(seed)  # also stands behind the points of a grid
 
 
-def grid(suggest: Suggest, method: str, per_range: int, seed: int) -> list[Point]:
+def grid(suggest: Suggest, method: str, per_range: int, seed: int) -> list[ParameterPoint]:
     """Return every point of a space, each range cut into `per_range` values, in a seeded order.
 
     The space may be conditional: what is asked for may depend on what was answered.
@@ -72,7 +72,7 @@ def grid(suggest: Suggest, method: str, per_range: int, seed: int) -> list[Point
     Raises:
         InputError: there are more than `MOST_POINTS`.
     """
-    found: list[Point] = []
+    found: list[ParameterPoint] = []
     script: list[int] = []
     while True:
         probe = _GridProbe(script, per_range)
@@ -92,7 +92,7 @@ def grid(suggest: Suggest, method: str, per_range: int, seed: int) -> list[Point
         script[-1] += 1
 
 
-def fitting(suggest: Suggest, method: str, wanted: Point) -> Point:
+def fitting(suggest: Suggest, method: str, wanted: ParameterPoint) -> ParameterPoint:
     """Return the values of a point that a method asks for and that lie in its ranges."""
     probe = _PointProbe(wanted)
     suggest(probe, method)  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ class _GridProbe(_Probe):
 class _PointProbe(_Probe):
     """Answers with the wanted values; what is not wanted gets any answer and is not kept."""
 
-    def __init__(self, wanted: Point) -> None:
+    def __init__(self, wanted: ParameterPoint) -> None:
         super().__init__()
         self._wanted = wanted
 

@@ -23,13 +23,13 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dsgkd.errors import InputError
+from dsgkd.study.history import TrialHistory
+from dsgkd.study.objectives import Constraint, check_name, judged, smaller_is_better
 from dsgkd.study.search.journal import Journal
-from dsgkd.study.search.pruning import Ladder, PruningConfig
-from dsgkd.study.search.sampling import Point, Sampler, Suggest, fitting, grid, new_sampler
-from dsgkd.study.trials.objectives import Constraint, check_name, judged, smaller_is_better
-from dsgkd.study.trials.past import PastTrial
-from dsgkd.study.trials.trial import Report, TrialSpec
-from dsgkd.training.metrics import improvement
+from dsgkd.study.search.pruning import EarlyStopper, PruningConfig
+from dsgkd.study.search.sampling import ParameterPoint, Sampler, Suggest, fitting, grid, new_sampler
+from dsgkd.study.trial import Report, TrialSpec
+from dsgkd.tasks.measures import improvement
 from dsgkd.training.run import RunConfig
 
 _STATES = {
@@ -81,7 +81,7 @@ class Candidate:
 
 
 class Search:
-    """Ask-and-tell search over several methods; a listener of the trials that it asked for.
+    """Ask-and-tell search over several methods; a callback of the trials that it asked for.
 
     Args:
         journal: file for the view that Optuna's tools open.
@@ -105,9 +105,9 @@ class Search:
         run: RunConfig,
         budgets: Mapping[str, int],
         suggest: Suggest,
-        first: Sequence[Point] = (),
+        first: Sequence[ParameterPoint] = (),
         seed: int = 17,
-        past: Mapping[str, PastTrial] | None = None,
+        past: Mapping[str, TrialHistory] | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._config, self._budgets, self._suggest = config, dict(budgets), suggest
@@ -115,8 +115,8 @@ class Search:
         self._names = (self._objective, *config.objectives)
         self._constraints = [Constraint.parse(text) for text in config.constraints]
         self._points = {method: self._first_points(method, first) for method in self._budgets}
-        self._ladders = {
-            method: Ladder(pruning, run.optimisation.epochs) for method in self._budgets
+        self._stoppers = {
+            method: EarlyStopper(pruning, run.optimisation.epochs) for method in self._budgets
         }
         self._asked: dict[str, Trial] = {}
         self._interrupted: list[Candidate] = []
@@ -137,7 +137,7 @@ class Search:
     def _is_grid(self) -> bool:
         return self._config.sampler == "grid"
 
-    def _first_points(self, method: str, first: Sequence[Point]) -> list[Point]:
+    def _first_points(self, method: str, first: Sequence[ParameterPoint]) -> list[ParameterPoint]:
         if self._is_grid:
             points = grid(self._suggest, method, self._config.grid_points, self._seed)
             self._budgets[method] = min(self._budgets[method], len(points))
@@ -147,7 +147,7 @@ class Search:
 
     # What happened before.
 
-    def _open(self, name: str, backend: Journal, past: Sequence[PastTrial]) -> None:
+    def _open(self, name: str, backend: Journal, past: Sequence[TrialHistory]) -> None:
         storage = JournalStorage(backend)
         directions: list[Literal["minimize", "maximize"]] = [
             "minimize" if smaller_is_better(name) else "maximize" for name in self._names
@@ -159,7 +159,7 @@ class Search:
                 directions=directions,
                 load_if_exists=True,
                 sampler=self._sampler(method, 0),
-                pruner=optuna.pruners.NopPruner(),  # the ladder decides
+                pruner=optuna.pruners.NopPruner(),  # the stopper decides
             )
             for method in self._budgets
         }
@@ -168,13 +168,13 @@ class Search:
                 study.set_metric_names(list(self._names))  # for people who look at the journal
             ours = [trial for trial in past if trial.method == method]
             for trial in sorted(ours, key=lambda trial: _number(trial.trial_id)):
-                self._agree(study, trial)
+                self._reconcile(study, trial)
             for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 study.sampler = self._sampler(method, frozen.number)
                 self._interrupted.append(self._candidate(method, Trial(study, frozen._trial_id)))
         self._interrupted.sort(key=lambda candidate: _number(candidate.trial_id))
 
-    def _agree(self, study: optuna.Study, past: PastTrial) -> None:
+    def _reconcile(self, study: optuna.Study, past: TrialHistory) -> None:
         """Make Optuna's study say of one trial what the ledger says."""
         number = _number(past.trial_id)
         known = study.get_trials(deepcopy=False)
@@ -202,12 +202,12 @@ class Search:
         if past.finished:
             self._tell(trial, past.state, past.values)
 
-    def _state(self, past: PastTrial) -> TrialState:
+    def _state(self, past: TrialHistory) -> TrialState:
         if past.state == "complete" and not all(name in past.values for name in self._names):
             return TrialState.FAIL
         return _STATES.get(past.state, TrialState.RUNNING)
 
-    def _frozen(self, past: PastTrial) -> FrozenTrial:
+    def _frozen(self, past: TrialHistory) -> FrozenTrial:
         state, values = self._state(past), None
         if state == TrialState.COMPLETE:
             values = [past.values[name] for name in self._names]
@@ -229,7 +229,7 @@ class Search:
             intermediate_values=reported,
         )
 
-    def _catch_up(self, past: Sequence[PastTrial]) -> None:
+    def _catch_up(self, past: Sequence[TrialHistory]) -> None:
         """Put the pruning record and the spent seconds where they were.
 
         Trials that were cut off come last: what is decided about them then knows all the others,
@@ -238,11 +238,11 @@ class Search:
         for trial in sorted(past, key=lambda trial: not trial.finished):
             if trial.method not in self._budgets:
                 continue
-            ladder = self._ladders[trial.method]
+            stopper = self._stoppers[trial.method]
             for epoch, score in trial.scores.items():
-                ladder.report(trial.trial_id, epoch, score)
+                stopper.report(trial.trial_id, epoch, score)
             if trial.finished:
-                ladder.end(trial.trial_id, trial.state)
+                stopper.end(trial.trial_id, trial.state)
                 self._ended[trial.method] += 1
             self._seconds[trial.method] += trial.seconds
 
@@ -316,12 +316,12 @@ class Search:
         """Note an epoch's score; one that is no number is left out."""
         score = report["score"]
         if score is not None and math.isfinite(score):
-            self._ladders[spec.method].report(spec.trial_id, report["epoch"], score)
+            self._stoppers[spec.method].report(spec.trial_id, report["epoch"], score)
             self._note(self._asked[spec.trial_id], report["epoch"], score)
 
     def should_stop(self, spec: TrialSpec) -> bool:
         """Whether a trial's last report is too low to go on."""
-        return self._ladders[spec.method].should_stop(spec.trial_id)
+        return self._stoppers[spec.method].should_stop(spec.trial_id)
 
     def ended(self, spec: TrialSpec, report: Report, state: str, reason: str) -> None:
         """Note how a trial ended.
@@ -335,7 +335,7 @@ class Search:
         score = report.get("best_score")
         if score is not None:
             values[self._objective] = improvement(self._objective, score)
-        self._ladders[spec.method].end(spec.trial_id, state)
+        self._stoppers[spec.method].end(spec.trial_id, state)
         self._ended[spec.method] += 1
         self._tell(self._asked[spec.trial_id], state, values)
 

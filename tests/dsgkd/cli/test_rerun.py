@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from dsgkd.distillation.store.depot import StoreConfig
-from dsgkd.study.ledger import Ledger
-from dsgkd.text.sources import SEALED, DataConfig
+from dsgkd.data.sources import SEALED, DataConfig
+from dsgkd.distillation.store.shard_storage import StoreConfig
+from dsgkd.ledger import Ledger
+from dsgkd.tasks.measures import MEASURES
 from dsgkd.training.loop import EpochResult, train
-from dsgkd.training.metrics import MEASURES
 from dsgkd.training.run import RunConfig, open_run, open_table
 
 TRIAL = "search-mlkd-003"

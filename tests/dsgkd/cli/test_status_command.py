@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from trial_events import EPOCHS, make_report, make_spec, play
 
-from dsgkd.study.ledger import Ledger
-from dsgkd.study.trials.recorder import Recorder
+from dsgkd.ledger import Ledger
+from dsgkd.study.callbacks.ledger import LedgerCallback
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,7 +29,7 @@ def study(tmp_path: Path) -> Path:
         "budget": {"trials": 9, "epochs": EPOCHS},
     }
     ledger.write("studies", [row], "study")
-    play([Recorder(ledger)])
+    play([LedgerCallback(ledger)])
     return folder
 
 
@@ -78,7 +78,7 @@ def test_long_silence_of_a_running_study_is_suspicious(run_cli, study):
 
 def test_silence_of_a_study_that_is_over_is_not(run_cli, study):
     ledger = Ledger(study / "ledger")
-    recorder = Recorder(ledger)
+    recorder = LedgerCallback(ledger)
     for number, method in ((2, "mlkd"), (2, "plain")):
         spec = make_spec(number, method, attempt=3)
         recorder.started(spec)
@@ -90,7 +90,7 @@ def test_silence_of_a_study_that_is_over_is_not(run_cli, study):
 
 
 def test_epochs_that_take_hours_may_be_silent_for_hours(run_cli, study):
-    recorder = Recorder(Ledger(study / "ledger"))
+    recorder = LedgerCallback(Ledger(study / "ledger"))
     spec = make_spec(7)
     recorder.started(spec)
     recorder.reported(spec, make_report(spec, 1, seconds=7200))
@@ -141,7 +141,7 @@ def test_watching_shows_what_is_new_until_it_is_interrupted(study):
     )
     assert process.stdout is not None
     assert "4 of 9" in process.stdout.readline()
-    spec, recorder = make_spec(5), Recorder(Ledger(study / "ledger"))
+    spec, recorder = make_spec(5), LedgerCallback(Ledger(study / "ledger"))
     recorder.started(spec)
     recorder.reported(spec, make_report(spec, EPOCHS, 0.9))
     recorder.ended(spec, make_report(spec, EPOCHS, 0.9), "complete", "")

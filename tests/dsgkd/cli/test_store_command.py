@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dsgkd.training import teachers
+from dsgkd.distillation.teachers import source as teachers
 
 
 @pytest.fixture

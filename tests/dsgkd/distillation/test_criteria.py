@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from dsgkd.alignment.batches import Side
 from dsgkd.distillation.criteria import (
     paper_attention_loss,
     paper_hidden_loss,
@@ -10,7 +11,6 @@ from dsgkd.distillation.criteria import (
     word_attention_loss,
 )
 from dsgkd.models.taps import TapRequest, forward_with_taps
-from dsgkd.text.batches import Side
 
 LOSSES = [paper_hidden_loss, paper_attention_loss, projected_hidden_loss, word_attention_loss]
 SHAPES = {

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForSequenceClassification
 
-from dsgkd.checkpoint import random_state
 from dsgkd.distillation.distiller import DistillationConfig, Distiller
 from dsgkd.distillation.mapping import LayerMapping
-from dsgkd.distillation.teacher import LiveTeacher
+from dsgkd.distillation.teachers.teacher import LiveTeacher
 from dsgkd.errors import InputError
 from dsgkd.models.attention import AttentionTap
 from dsgkd.models.student import PaperClassifier
+from dsgkd.storage.checkpoint import random_state
 
 BOTH = DistillationConfig("teacher", alpha=1.0, beta=1.0)
 

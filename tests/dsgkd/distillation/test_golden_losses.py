@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dsgkd.alignment.batches import Batch, Side
 from dsgkd.distillation.criteria import paper_attention_loss, paper_hidden_loss
 from dsgkd.distillation.distiller import DistillationConfig, Distiller
 from dsgkd.distillation.mapping import LayerMapping
-from dsgkd.distillation.teacher import LiveTeacher
+from dsgkd.distillation.teachers.teacher import LiveTeacher
 from dsgkd.models.taps import pooling_matrix
-from dsgkd.text.batches import Batch, Side
 
 STORED = dict(np.load(Path(__file__).parents[2] / "golden" / "span_loss.npz"))
 CASES = sorted({key.split("_")[0] for key in STORED})

@@ -13,15 +13,15 @@ import torch
 from benchmarks.reference import ReferenceTraining, Student, span_losses, word_spans
 from transformers import AutoTokenizer, BertConfig, BertModel
 
+from dsgkd.alignment.batches import training_batches
+from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.words import WordRule
+from dsgkd.data.sources import Notes
 from dsgkd.distillation.distiller import DistillationConfig, Distiller
 from dsgkd.distillation.mapping import LayerMapping
-from dsgkd.distillation.teacher import LiveTeacher
+from dsgkd.distillation.teachers.teacher import LiveTeacher
+from dsgkd.models.hub import load_model
 from dsgkd.models.student import PaperClassifier
-from dsgkd.models.zoo import load_model
-from dsgkd.text.batches import training_batches
-from dsgkd.text.encoding import EncodedNotes
-from dsgkd.text.sources import Notes
-from dsgkd.text.words import WordRule
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 LENGTH = 48

@@ -9,6 +9,7 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 from dsgkd.errors import InputError
 from dsgkd.models import pretraining
+from dsgkd.models.hub import load_model, load_tokenizer
 from dsgkd.models.pretraining import (
     PretrainingConfig,
     mask_tokens,
@@ -17,7 +18,6 @@ from dsgkd.models.pretraining import (
     pretraining_key,
     word_vectors,
 )
-from dsgkd.models.zoo import load_model, load_tokenizer
 
 SMALL = PretrainingConfig(
     vocabulary=120, layers=1, width=64, length=32, tokens=80_000, lr=3e-3, held_out_share=0.1

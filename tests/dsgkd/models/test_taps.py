@@ -3,10 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsgkd.alignment.batches import Side
 from dsgkd.errors import InputError
 from dsgkd.models.attention import AttentionTap
 from dsgkd.models.taps import TapRequest, forward_with_taps, pooling_matrix
-from dsgkd.text.batches import Side
 
 TAPPED = ("bert", "roberta", "electra", "distilbert", "modernbert")
 LAYERS = (1, 2, 3)

@@ -9,20 +9,20 @@ import rig
 from tiny_runs import KOREAN, MILD, URGENT
 
 import analysis
-from dsgkd.distillation.store.depot import StoreConfig
+from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.errors import InputError
+from dsgkd.ledger import Ledger
 from dsgkd.models.fingerprint import fingerprint
 from dsgkd.models.student import load_student
+from dsgkd.study.backends.tune import run_trials
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig
 from dsgkd.study.cost.budget import BudgetConfig
-from dsgkd.study.ledger import Ledger
+from dsgkd.study.dispatcher import Stage
+from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.preparation.teachers import plan, store_teacher
-from dsgkd.study.record import Record
 from dsgkd.study.search.pruning import PruningConfig
 from dsgkd.study.stages import spec_of
 from dsgkd.study.study import Study
-from dsgkd.study.trials.events import Stage
-from dsgkd.study.trials.runner import run_trials
 from dsgkd.training.run import open_table
 
 pytestmark = pytest.mark.ray
@@ -221,10 +221,10 @@ def test_a_trial_of_two_workers_under_ray_train_reports_like_any_other(
 ):
     config = make_study("two", cluster=ClusterConfig(workers_per_trial=2))
     run = make_config(teacher="teacher")
-    spec = spec_of(config, Record(config), "confirm", "mlkd", "confirm-mlkd-000-000", run)
+    spec = spec_of(config, StudyManifest(config), "confirm", "mlkd", "confirm-mlkd-000-000", run)
     events = []
 
-    class Listener:
+    class TrialCallback:
         def started(self, spec):
             events.append("started")
 
@@ -236,7 +236,7 @@ def test_a_trial_of_two_workers_under_ray_train_reports_like_any_other(
 
     def stages():
         specs = iter([replace(spec, study_id="two")])
-        yield Stage("confirm", lambda: next(specs, None), listeners=[Listener()])
+        yield Stage("confirm", lambda: next(specs, None), callbacks=[TrialCallback()])
 
     run_trials(stages(), 2, {"cpu": 1}, 1, config.folder / "tune")
     assert events[:4] == ["started", 1, 2, 3]

@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from dsgkd.checkpoint import load_state, save_state
+from dsgkd.alignment.batches import Batch
 from dsgkd.errors import InputError
-from dsgkd.text.batches import Batch
+from dsgkd.storage.checkpoint import load_state, save_state
 from dsgkd.training import loop
 from dsgkd.training.loop import LAST, DivergedError, EpochResult, train
 from dsgkd.training.run import RunConfig, open_run

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from dsgkd.text.encoding import EncodedNotes
-from dsgkd.text.sources import read_notes
+from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.data.sources import read_notes
+from dsgkd.tasks.measures import f1_threshold
 from dsgkd.training.evaluation import predict, validation_threshold
 from dsgkd.training.loop import train
-from dsgkd.training.metrics import f1_threshold
 from dsgkd.training.run import OpenRun, RunConfig, open_run
 
 MakeConfig = Callable[..., RunConfig]

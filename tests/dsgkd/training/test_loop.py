@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from dsgkd.checkpoint import load_state, save_state
+from dsgkd.alignment.batches import Batch
+from dsgkd.data.sources import SEALED, SPLITS, DataConfig
 from dsgkd.errors import InputError
-from dsgkd.text.batches import Batch
-from dsgkd.text.sources import SEALED, SPLITS, DataConfig
+from dsgkd.storage.checkpoint import load_state, save_state
+from dsgkd.tasks.measures import measures
 from dsgkd.training import loop
 from dsgkd.training.evaluation import predict
 from dsgkd.training.loop import BEST, LAST, DivergedError, EpochResult, restore_best, train
-from dsgkd.training.metrics import measures
 from dsgkd.training.run import OpenRun, RunConfig, open_run, paper_preset
 
 MakeConfig = Callable[..., RunConfig]
@@ -540,7 +540,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_checkpoint_before_it_stays(
             path.write_bytes(b"half a file")
             raise OSError(28, "No space left on device")
 
-        patch.setattr("dsgkd.checkpoint.save_file", full)
+        patch.setattr("dsgkd.storage.checkpoint.save_file", full)
         with pytest.raises(InputError, match="no space left on the disk"):
             next(steps)
     assert {file.name for file in (tmp_path / "full").iterdir()} == {BEST, LAST}

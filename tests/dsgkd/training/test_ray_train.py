@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dsgkd.checkpoint import load_state, save_state
+from dsgkd.storage.checkpoint import load_state, save_state
 from dsgkd.training.loop import train
 from dsgkd.training.run import RunConfig, open_run
 

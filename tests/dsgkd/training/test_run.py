@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from dsgkd.alignment.batches import training_batches
+from dsgkd.data.sources import SEALED, DataConfig
 from dsgkd.errors import InputError
 from dsgkd.models.student import StudentConfig
-from dsgkd.text.batches import training_batches
-from dsgkd.text.sources import SEALED, DataConfig
 from dsgkd.training.loop import train
 from dsgkd.training.run import (
     OptimisationConfig,

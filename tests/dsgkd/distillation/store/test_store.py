@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
+from dsgkd.alignment.batches import training_batches
 from dsgkd.distillation.store import filling, shard
-from dsgkd.distillation.store.depot import Depot, StoreConfig
-from dsgkd.distillation.store.filling import chunks, fill, fill_chunk, words_needed
-from dsgkd.distillation.store.parts import Part, bytes_needed, parts_of, request_of
+from dsgkd.distillation.store.populate import chunks, populate, populate_chunk, words_needed
 from dsgkd.distillation.store.shard import DamagedShard, Shard, write_shard
+from dsgkd.distillation.store.shard_storage import ShardStorage, StoreConfig
+from dsgkd.distillation.store.state_kinds import StateKind, bytes_needed, kinds_of, request_of
 from dsgkd.distillation.store.states import States
-from dsgkd.distillation.teacher import LiveTeacher, StoredTeacher
+from dsgkd.distillation.teachers.teacher import LiveTeacher, StoredTeacher
 from dsgkd.errors import InputError
 from dsgkd.models.taps import TapRequest
-from dsgkd.text.batches import training_batches
 from dsgkd.training.run import open_notes
 
 REQUEST = TapRequest((0, 2), (1,))
-PARTS = parts_of(REQUEST)
+PARTS = kinds_of(REQUEST)
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +33,16 @@ def notes(make_config, cache):
 @pytest.fixture
 def filled(tmp_path, notes, make_model):
     """A store of several shards, the notes' words, and how it is filled again."""
-    states = States(Depot(tmp_path / "store"), "teacher-a")
+    states = States(ShardStorage(tmp_path / "store"), "teacher-a")
     words, model = words_needed(notes, 32), make_model()
 
-    def mend():
-        return fill(states, notes, words, PARTS, lambda: model, False)
+    def repair():
+        return populate(states, notes, words, PARTS, lambda: model, False)
 
     for rows in np.array_split(np.arange(len(notes)), 3):
-        fill_chunk(states, notes, rows[words[rows] > 0], words, PARTS, model, False)
+        populate_chunk(states, notes, rows[words[rows] > 0], words, PARTS, model, False)
     states.reopen()
-    return states, words, mend
+    return states, words, repair
 
 
 def expected(notes, make_model):
@@ -50,8 +50,8 @@ def expected(notes, make_model):
     return [teacher.word_states(batch).hidden[2] for batch in training_batches(notes, 8, 32, 0, 0)]
 
 
-def assert_answers(states, mend, notes, make_model):
-    teacher = StoredTeacher(states, REQUEST, mend)
+def assert_answers(states, repair, notes, make_model):
+    teacher = StoredTeacher(states, REQUEST, repair)
     batches = training_batches(notes, 8, 32, 0, 0)
     for batch, hidden in zip(batches, expected(notes, make_model), strict=True):
         torch.testing.assert_close(
@@ -63,11 +63,11 @@ def test_what_is_there_is_not_computed_again(filled, notes):
     states, words, _ = filled
     assert len(states.shards) == 3
     assert not len(states.missing(notes.keys, words, PARTS))
-    assert fill(states, notes, words, PARTS, lambda: pytest.fail("loaded"), False) is False
+    assert populate(states, notes, words, PARTS, lambda: pytest.fail("loaded"), False) is False
 
 
 def test_only_what_is_missing_is_computed(filled, notes, make_model, monkeypatch):
-    states, words, mend = filled
+    states, words, repair = filled
     lost = states.shards[1]
     lost.path.unlink()
     states.reopen()
@@ -81,23 +81,23 @@ def test_only_what_is_missing_is_computed(filled, notes, make_model, monkeypatch
         return batches(notes, rows, *rest)
 
     monkeypatch.setattr(filling, "teacher_batches", spy)
-    assert mend()
+    assert repair()
     assert sorted(read) == sorted(missing)
-    assert_answers(states, mend, notes, make_model)
+    assert_answers(states, repair, notes, make_model)
 
 
 def test_a_layer_and_words_that_are_asked_for_later_are_added(filled, notes, make_model):
-    states, words, mend = filled
-    more = (*PARTS, Part("hidden", 3))
+    states, words, repair = filled
+    more = (*PARTS, StateKind("hidden", 3))
     assert len(states.missing(notes.keys, words, more)) == (words > 0).sum()
-    assert fill(states, notes, words, (Part("hidden", 3),), make_model, False)
+    assert populate(states, notes, words, (StateKind("hidden", 3),), make_model, False)
     assert not len(states.missing(notes.keys, words, more))
-    few = States(Depot(states.depot.folder.parent / "few"), "teacher-a")
-    fill(few, notes, np.minimum(words, 1), PARTS, make_model, False)
+    few = States(ShardStorage(states.storage.folder.parent / "few"), "teacher-a")
+    populate(few, notes, np.minimum(words, 1), PARTS, make_model, False)
     longer = np.flatnonzero(words > 1)
     assert few.missing(notes.keys, words, PARTS).tolist() == longer.tolist()
-    fill(few, notes, words, PARTS, make_model, False)
-    assert_answers(few, mend, notes, make_model)
+    populate(few, notes, words, PARTS, make_model, False)
+    assert_answers(few, repair, notes, make_model)
 
 
 def test_two_students_share_what_one_teacher_said(make_config, cache, tmp_path, make_model):
@@ -149,16 +149,16 @@ def test_a_damaged_or_foreign_shard_is_never_used_and_is_computed_anew(
     states, words, _ = filled
     victim = states.shards[0].path
     if how == "foreign":
-        other = States(Depot(states.depot.folder.parent / "other"), "teacher-b")
-        fill(other, notes, words, PARTS, lambda: make_model(seed=9), False)
+        other = States(ShardStorage(states.storage.folder.parent / "other"), "teacher-b")
+        populate(other, notes, words, PARTS, lambda: make_model(seed=9), False)
         victim.unlink()
         other.shards[0].path.rename(victim)
     else:
         damage(victim, how)
-    opened = States(Depot(states.depot.folder), "teacher-a")
+    opened = States(ShardStorage(states.storage.folder), "teacher-a")
 
     def mend_opened():
-        return fill(opened, notes, words, PARTS, make_model, False)
+        return populate(opened, notes, words, PARTS, make_model, False)
 
     if how != "state":  # all else shows when the file is opened
         assert [refused.path for refused in opened.refused] == [victim]
@@ -194,7 +194,7 @@ def test_every_single_flipped_bit_is_noticed(filled):
 def test_a_kill_between_chunks_loses_the_chunk_under_way_only(
     notes, make_model, tmp_path, monkeypatch
 ):
-    states = States(Depot(tmp_path), "teacher-a")
+    states = States(ShardStorage(tmp_path), "teacher-a")
     words = words_needed(notes, 32)
     monkeypatch.setattr(filling, "SHARD_BYTES", 2500)
     size = bytes_needed(PARTS, make_model().config, words, notes.teacher.lengths)
@@ -209,13 +209,13 @@ def test_a_kill_between_chunks_loses_the_chunk_under_way_only(
 
     monkeypatch.setattr(filling, "write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
-        fill(states, notes, words, PARTS, make_model, False)
-    again = States(Depot(tmp_path), "teacher-a")
+        populate(states, notes, words, PARTS, make_model, False)
+    again = States(ShardStorage(tmp_path), "teacher-a")
     assert [shard.path for shard in again.shards] == sorted(written)
     monkeypatch.setattr(filling, "write_shard", write)
     before = len(again.missing(notes.keys, words, PARTS))
     assert 0 < before < (words > 0).sum()
-    fill(again, notes, words, PARTS, make_model, False)
+    populate(again, notes, words, PARTS, make_model, False)
     assert not len(again.missing(notes.keys, words, PARTS))
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
 
@@ -228,7 +228,7 @@ def test_processes_that_want_the_same_wait_for_the_first(notes, make_model, tmp_
         return make_model()
 
     def work():
-        fill(States(Depot(tmp_path), "teacher-a"), notes, words, PARTS, load, False)
+        populate(States(ShardStorage(tmp_path), "teacher-a"), notes, words, PARTS, load, False)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -252,38 +252,38 @@ def test_the_size_is_known_beforehand_to_the_byte(filled, notes, make_model):
 def test_object_storage_is_read_through_a_copy_on_each_node(notes, make_model, tmp_path):
     """A file:// URI stands in for object storage: shards are mapped from the node's copy."""
     uri, words = f"file://{tmp_path}/bucket/teacher", words_needed(notes, 32)
-    first = States(Depot(tmp_path / "node-1", uri), "teacher-a")
-    first.depot.describe({"teacher": "a"})
-    fill(first, notes, words, PARTS, make_model, False)
+    first = States(ShardStorage(tmp_path / "node-1", uri), "teacher-a")
+    first.storage.describe({"teacher": "a"})
+    populate(first, notes, words, PARTS, make_model, False)
 
-    second = States(Depot(tmp_path / "node-2", uri), "teacher-a")
+    second = States(ShardStorage(tmp_path / "node-2", uri), "teacher-a")
     assert not len(second.missing(notes.keys, words, PARTS))
     assert all(one.path.is_relative_to(tmp_path / "node-2") for one in second.shards)
     assert (tmp_path / "node-2" / "teacher.json").exists()
 
     # A copy gone bad is discarded everywhere and computed again.
     damage(second.shards[0].path, "state")
-    third = States(Depot(tmp_path / "node-2", uri), "teacher-a")
+    third = States(ShardStorage(tmp_path / "node-2", uri), "teacher-a")
 
-    def mend():
-        return fill(third, notes, words, PARTS, make_model, False)
+    def repair():
+        return populate(third, notes, words, PARTS, make_model, False)
 
-    assert_answers(third, mend, notes, make_model)
-    second.depot.remove()
+    assert_answers(third, repair, notes, make_model)
+    second.storage.remove()
     assert not list((tmp_path / "bucket").iterdir())
 
 
 def test_storage_that_cannot_be_reached_is_a_users_error(tmp_path):
     with pytest.raises(InputError, match="nosuch://x: cannot be reached"):
-        Depot(tmp_path, "nosuch://x")
+        ShardStorage(tmp_path, "nosuch://x")
     with pytest.raises(InputError, match="store budget: 0 GB is none"):
         StoreConfig(budget_gb=0)
 
 
 def test_files_are_closed_to_others(filled):
     states, _, _ = filled
-    assert {path.stat().st_mode & 0o077 for path in states.depot.folder.iterdir()} == {0}
-    assert states.depot.folder.stat().st_mode & 0o077 == 0
+    assert {path.stat().st_mode & 0o077 for path in states.storage.folder.iterdir()} == {0}
+    assert states.storage.folder.stat().st_mode & 0o077 == 0
 
 
 def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(filled, tmp_path, monkeypatch):
@@ -293,21 +293,21 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(filled, tmp_path, mo
     monkeypatch.setattr(shard, "save_file", full)
     one = np.ones(1, np.int64)
     with pytest.raises(InputError, match="no space left on the disk: free some"):
-        write_shard(tmp_path / "new", "t", one, one, one, {Part("hidden", 1): np.ones((1, 4))})
+        write_shard(tmp_path / "new", "t", one, one, one, {StateKind("hidden", 1): np.ones((1, 4))})
     assert not list((tmp_path / "new").iterdir())
 
 
 def test_numbers_beyond_float16_are_cut_off_not_infinite(tmp_path):
     one = np.ones(1, np.int64)
     path = write_shard(
-        tmp_path, "t", one, one, one, {Part("hidden", 1): np.array([[1e9, -1e9, 3.0]])}
+        tmp_path, "t", one, one, one, {StateKind("hidden", 1): np.array([[1e9, -1e9, 3.0]])}
     )
-    assert Shard(path, "t").states[Part("hidden", 1)].tolist() == [[65504.0, -65504.0, 3.0]]
+    assert Shard(path, "t").states[StateKind("hidden", 1)].tolist() == [[65504.0, -65504.0, 3.0]]
 
 
 def test_requests_and_parts_are_the_same_thing_said_twice():
-    assert request_of(parts_of(REQUEST)) == REQUEST
+    assert request_of(kinds_of(REQUEST)) == REQUEST
     assert [str(part) for part in PARTS] == ["hidden.0", "hidden.2", "words.1"]
-    assert tuple(Part.parse(str(part)) for part in PARTS) == PARTS
+    assert tuple(StateKind.parse(str(part)) for part in PARTS) == PARTS
     with pytest.raises(ValueError, match="one after the other"):
-        request_of((Part("words", 1), Part("positions", 1)))
+        request_of((StateKind("words", 1), StateKind("positions", 1)))

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from dsgkd.study.cost.budget import Spent
+from dsgkd.study.cost.budget import Cost
 from dsgkd.study.cost.estimate import (
     Estimate,
     StudyShape,
@@ -11,7 +11,7 @@ from dsgkd.study.cost.estimate import (
     estimate_lines,
     expected,
 )
-from dsgkd.study.cost.timing import MethodCost
+from dsgkd.study.cost.profile import MethodCost
 from dsgkd.study.search.pruning import PruningConfig
 
 # An hour an epoch: 99 steps of 36 s, 20 s of evaluation and 16 s of saving.
@@ -28,10 +28,10 @@ def test_an_estimate_without_a_scheduler_is_arithmetic():
     )
     # 6 trials of 3 epochs of 2 h, two at a time; a method that was not timed costs the same.
     found = at_most(free, shape)
-    assert found.search == Spent(18.0, 72.0, 36.0)
-    assert found.confirm == Spent(6.0, 24.0, 12.0)
-    assert found.storing == Spent(2.0, 4.0, 2.0)
-    assert found.total == Spent(26.0, 100.0, 50.0)
+    assert found.search == Cost(18.0, 72.0, 36.0)
+    assert found.confirm == Cost(6.0, 24.0, 12.0)
+    assert found.storing == Cost(2.0, 4.0, 2.0)
+    assert found.total == Cost(26.0, 100.0, 50.0)
     assert found.share == 1.0
 
 
@@ -52,7 +52,7 @@ def test_a_scheduler_is_expected_to_run_fewer_epochs_and_confirmation_all():
     assert likely.search.worker_hours == pytest.approx(likely.share * most.search.worker_hours)
     assert likely.confirm == most.confirm
     assert expected(ESTIMATE, replace(shape, pruning=PruningConfig("none"))) == most
-    assert expected(ESTIMATE, StudyShape({}, 9, {"mlkd": 1})).search == Spent()
+    assert expected(ESTIMATE, StudyShape({}, 9, {"mlkd": 1})).search == Cost()
     # The first rung stops nobody before it is reached.
     later = replace(shape, pruning=PruningConfig("asha", 9, 3))
     assert expected(ESTIMATE, later).share == 1.0

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 
 from dsgkd.errors import InputError
+from dsgkd.ledger import SCHEMAS
 from dsgkd.study.cost.curves import Curve, curves
 from dsgkd.study.cost.replay import replay
 from dsgkd.study.cost.replay_table import replay_lines
-from dsgkd.study.ledger import SCHEMAS
 from dsgkd.study.search.pruning import PruningConfig
 
 NONE = PruningConfig("none")

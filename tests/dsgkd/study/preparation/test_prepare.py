@@ -2,11 +2,11 @@ from tiny_runs import KOREAN, MILD, SPECIAL, URGENT
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.words import WordRule
+from dsgkd.data.identity import id_key
+from dsgkd.data.sources import DataConfig, read_notes
 from dsgkd.study.preparation.prepare import prepare_notes, wrong_way_round
-from dsgkd.text.encoding import EncodedNotes
-from dsgkd.text.identity import id_key
-from dsgkd.text.sources import DataConfig, read_notes
-from dsgkd.text.words import WordRule
 
 
 def encode_pair(notes_csv, tmp_path, student, teacher):

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from dsgkd.errors import InputError
-from dsgkd.study.search.pruning import Ladder, PruningConfig
+from dsgkd.study.search.pruning import EarlyStopper, PruningConfig
 
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 
@@ -16,37 +16,37 @@ def curves(count=30, epochs=9, seed=0):
     }
 
 
-def play(ladder, trials, epochs=9):
+def play(stopper, trials, epochs=9):
     """Run trials one after the other; return how many epochs each ran."""
     ran = {}
     for trial_id, scores in trials.items():
         for epoch, score in enumerate(scores, 1):
-            ladder.report(trial_id, epoch, score)
+            stopper.report(trial_id, epoch, score)
             ran[trial_id] = epoch
-            if epoch < epochs and ladder.should_stop(trial_id):
-                ladder.end(trial_id, "pruned")
+            if epoch < epochs and stopper.should_stop(trial_id):
+                stopper.end(trial_id, "pruned")
                 break
         else:
-            ladder.end(trial_id, "complete")
+            stopper.end(trial_id, "complete")
     return ran
 
 
 def ladder_of(scheduler):
-    return Ladder(PruningConfig(scheduler, 1, 3, 2), epochs=9)
+    return EarlyStopper(PruningConfig(scheduler, 1, 3, 2), epochs=9)
 
 
 def test_successive_halving_by_hand():
     """Rungs at epochs 1, 3 and 9; of those that came so far, the best third goes on."""
-    ladder = ladder_of("asha")
-    ran = play(ladder, {f"t{i}": [score] * 9 for i, score in enumerate([5, 1, 6, 2, 7, 5.5])})
+    stopper = ladder_of("asha")
+    ran = play(stopper, {f"t{i}": [score] * 9 for i, score in enumerate([5, 1, 6, 2, 7, 5.5])})
     # 5 is alone; 1 is not the best of two; 6 is the best of three; 2 not of four; 7 is of five;
     # of six, the two best are 7 and 6.
     assert list(ran.values()) == [9, 1, 9, 1, 9, 1]
 
 
 def test_the_median_by_hand():
-    ladder = ladder_of("median")
-    ran = play(ladder, {f"t{i}": [score] * 9 for i, score in enumerate([1, 3, 1.9, 2.5])})
+    stopper = ladder_of("median")
+    ran = play(stopper, {f"t{i}": [score] * 9 for i, score in enumerate([1, 3, 1.9, 2.5])})
     assert list(ran.values()) == [9, 9, 1, 9]  # below 2, the median of 1 and 3
 
 
@@ -83,21 +83,21 @@ def test_the_record_is_the_reports_whatever_their_order(scheduler):
 
 
 def test_epochs_that_a_resumed_trial_repeats_count_once():
-    ladder = ladder_of("asha")
-    ladder.report("good", 1, 2.0)
-    ladder.report("bad", 1, 1.0)
-    assert ladder.should_stop("bad")
-    ladder.report("bad", 1, 9.0)
-    assert ladder.should_stop("bad")
+    stopper = ladder_of("asha")
+    stopper.report("good", 1, 2.0)
+    stopper.report("bad", 1, 1.0)
+    assert stopper.should_stop("bad")
+    stopper.report("bad", 1, 9.0)
+    assert stopper.should_stop("bad")
 
 
 def test_a_score_that_is_no_number_says_nothing():
-    ladder = ladder_of("asha")
-    ladder.report("a", 1, float("nan"))
-    assert not ladder.should_stop("a")
-    ladder.end("a", "failed")
-    ladder.report("b", 1, 1.0)
-    assert not ladder.should_stop("b")
+    stopper = ladder_of("asha")
+    stopper.report("a", 1, float("nan"))
+    assert not stopper.should_stop("a")
+    stopper.end("a", "failed")
+    stopper.report("b", 1, 1.0)
+    assert not stopper.should_stop("b")
 
 
 @pytest.mark.parametrize(

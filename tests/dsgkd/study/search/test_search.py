@@ -7,15 +7,15 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from dsgkd.errors import InputError
-from dsgkd.study.ledger import Ledger
+from dsgkd.ledger import Ledger
+from dsgkd.study.callbacks.ledger import LedgerCallback
+from dsgkd.study.history import close_lost, read_history
 from dsgkd.study.search.arms import MLKD, PLAIN, arms
 from dsgkd.study.search.pruning import PruningConfig
 from dsgkd.study.search.search import Search, SearchConfig
 from dsgkd.study.search.space import SearchSpace, point_of
-from dsgkd.study.trials.past import close_lost, read_past
-from dsgkd.study.trials.recorder import Recorder
-from dsgkd.study.trials.trial import TrialSpec
-from dsgkd.training.metrics import MEASURES
+from dsgkd.study.trial import TrialSpec
+from dsgkd.tasks.measures import MEASURES
 from dsgkd.training.run import OptimisationConfig, RunConfig, paper_preset
 
 DEPTHS = {"tiny-ko": 2, "teacher": 2}
@@ -40,8 +40,8 @@ class Lab:
     def open(self, trials=None, first=()):
         past = {}
         if self.ledger.exists():
-            close_lost(self.ledger, read_past(self.ledger, "auroc"))
-            past = read_past(self.ledger, "auroc")
+            close_lost(self.ledger, read_history(self.ledger, "auroc"))
+            past = read_history(self.ledger, "auroc")
         share = (trials or self.config.trials) // len(self.methods)
         self.past = past
         self.search = Search(
@@ -57,7 +57,7 @@ class Lab:
             past,
         )
         names = ["auroc", *self.config.objectives, "recall"]
-        self.recorder = Recorder(self.ledger, names)
+        self.recorder = LedgerCallback(self.ledger, names)
         return self
 
     def ask(self):
@@ -109,13 +109,13 @@ class Lab:
             "peak_rss_mb": 1.0,
             "peak_gpu_mb": 0.0,
         }
-        for listener in (self.recorder, self.search):
-            listener.reported(spec, report)
+        for callback in (self.recorder, self.search):
+            callback.reported(spec, report)
         return report
 
     def end(self, spec, report, state="complete"):
-        for listener in (self.recorder, self.search):
-            listener.ended(spec, report, state, "")
+        for callback in (self.recorder, self.search):
+            callback.ended(spec, report, state, "")
 
     def finish(self, spec, score, state="complete", **changes):
         self.end(spec, self.report(spec, 1, score, **changes), state)

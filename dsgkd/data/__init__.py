@@ -1,0 +1,1 @@
+"""Texts: files, columns, splits, identities, corpora, the transfer set, the synthetic world."""

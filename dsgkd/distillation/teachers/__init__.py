@@ -1,0 +1,1 @@
+"""Teachers: live, stored, random, shuffled, several."""

@@ -1,0 +1,1 @@
+"""How anything is written and read back: whole files, checkpoints, object storage."""

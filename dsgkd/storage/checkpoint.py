@@ -1,0 +1,114 @@
+"""How is everything that a run needs to go on written to disk, and read back to the bit?
+
+A checkpoint is one safetensors file. Tensors are stored as tensors; everything else of the nested
+state (optimizer hyperparameters, schedule, random number generators, counters) travels as JSON in
+the file's header, with a placeholder where a tensor stood. One file means one atomic rename: a
+checkpoint is there or it is not. Nothing is ever unpickled.
+"""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from dsgkd.errors import InputError, StorageError
+from dsgkd.storage.atomic import atomic_write
+
+State = dict[str, Any]
+
+
+def save_state(path: Path, state: State) -> None:
+    """Write a nested state of dicts, lists, tuples, scalars and tensors to `path` atomically.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written; no partial file is left.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    skeleton = json.dumps(_pack(state, tensors))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            save_file(tensors, temporary, metadata={"state": skeleton})
+    except (OSError, SafetensorError) as error:
+        raise StorageError.of(path, error) from error
+
+
+def load_state(path: Path) -> State:
+    """Read back what `save_state` wrote, on the CPU.
+
+    Raises:
+        InputError: there is no such file, or it is damaged.
+    """
+    if not path.is_file():
+        raise InputError(str(path), "no such checkpoint", "check the path")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stored:
+            skeleton = json.loads(stored.metadata()["state"])
+            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+            return _unpack(skeleton, tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            str(path), "not a whole checkpoint", "delete it and start again"
+        ) from error
+
+
+def random_state() -> State:
+    """Return the state of every random number generator that a run draws from."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        # As int64, because torch cannot send unsigned integers between workers.
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: State) -> None:
+    """Set every random number generator to what `random_state` returned."""
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every random number generator that a run draws from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        key = str(len(tensors))
+        # A clone, because safetensors refuses tensors that share storage (tied weights).
+        tensors[key] = value.detach().to("cpu", copy=True).contiguous()
+        return {"tensor": key}
+    if isinstance(value, dict):
+        return {"dict": [[key, _pack(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_pack(item, tensors) for item in value]}
+    if isinstance(value, list):
+        return [_pack(item, tensors) for item in value]
+    return value
+
+
+def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _unpack(item, tensors) for key, item in content}
+    return tuple(_unpack(item, tensors) for item in content)

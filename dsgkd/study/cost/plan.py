@@ -1,0 +1,67 @@
+"""What will this study cost, and what would it have cost elsewhere?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from dsgkd.ledger import Ledger
+from dsgkd.study.config import StudyConfig
+from dsgkd.study.cost.curves import curves
+from dsgkd.study.cost.estimate import Estimate, StudyShape, estimate_lines
+from dsgkd.study.cost.profile import time_methods
+from dsgkd.study.cost.replay_table import replay_lines
+from dsgkd.study.preparation.teachers import StoredTeacherPlan
+from dsgkd.study.search.arms import MLKD, Arm
+from dsgkd.tasks.measures import SMALLER_IS_BETTER
+from dsgkd.training.run import RunConfig
+
+
+def print_estimate(
+    config: StudyConfig,
+    run: RunConfig,
+    plans: Sequence[StoredTeacherPlan],
+    concurrent: int,
+    say: Callable[[str], None],
+) -> None:
+    """Time a few steps of distillation and of the baseline, and say what the study will cost.
+
+    Args:
+        config: the study.
+        run: what trials have in common, with teachers either stored or live.
+        plans: the teachers that are stored before the search.
+        concurrent: trials at a time.
+        say: takes the lines.
+    """
+    teacher = replace(run.distillation, teacher=config.teachers[0])
+    arms: list[Arm] = [arm for arm in config.arms.values() if arm.method == MLKD or not arm.distils]
+    timed = {arm.method: arm.applied(replace(run, distillation=teacher)) for arm in arms}
+    cluster, confirmation = config.cluster, config.confirmation
+    costs = time_methods(
+        timed, config.cache, config.store, cluster.resources, cluster.workers_per_trial
+    )
+    stored = plans if run.distillation.teacher_store == "stored" else ()
+    shape = StudyShape(
+        trials=config.budgets,
+        epochs=run.optimisation.epochs,
+        confirm=dict.fromkeys(config.arms, confirmation.top * confirmation.seeds),
+        concurrent=concurrent,
+        workers=cluster.workers_per_trial,
+        gpus=cluster.gpus_per_worker,
+        pruning=config.pruning,
+        teachers=len(stored),
+        teacher_bytes=sum(plan.size() for plan in stored),
+    )
+    for line in estimate_lines(Estimate(costs), shape, config.budget.price_per_gpu_hour):
+        say(line)
+
+
+def print_replays(config: StudyConfig, ledger: Ledger, say: Callable[[str], None]) -> None:
+    """Play the trials of a study again on other clusters and under other schedulers, and say what
+    that would have cost and found.
+    """
+    objective = config.run.selection.objective
+    played = curves(
+        ledger.read("trials"), ledger.read("metrics"), objective, objective in SMALLER_IS_BETTER
+    )
+    say("")
+    for line in replay_lines(played, config.pruning, price=config.budget.price_per_gpu_hour):
+        say(line)

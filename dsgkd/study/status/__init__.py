@@ -1,0 +1,1 @@
+"""How a study stands, from its ledger: the status and its table."""

@@ -1,0 +1,303 @@
+"""How does a study stand? One picture, made from events or read from a ledger.
+
+Importing this needs neither Ray nor torch; `dsgkd.study.status.status_table` draws what stands here.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from dsgkd.errors import InputError
+from dsgkd.ledger import Ledger
+from dsgkd.ledger.measures import improvement
+from dsgkd.study.status.hyperparameters import Settings, differing, settings_of, settings_of_row
+
+ENDED = ("complete", "pruned", "failed")
+"""States after which a trial is not run again."""
+
+_PART_OF = {"control": "confirm"}
+"""Controls are trained beside the confirmation, as one stage."""
+
+
+@dataclass(frozen=True)
+class TrialLine:
+    """One attempt at a trial."""
+
+    trial_id: str
+    attempt: int
+    stage: str
+    method: str
+    state: str
+    settings: Settings
+    epoch: int
+    """Epochs that were finished."""
+    best: float | None
+    """Best value of the study's measure on validation so far."""
+    workers: int
+    worker_seconds: float
+    """As of the last report."""
+    gpu_seconds: float
+    started: datetime
+    ended: datetime | None
+    """None: it runs."""
+    reason: str
+
+    @property
+    def part_of(self) -> str:
+        """The stage that it is run in."""
+        return _PART_OF.get(self.stage, self.stage)
+
+    @property
+    def seconds(self) -> float:
+        """How long it had run when it last reported."""
+        return self.worker_seconds / max(self.workers, 1)
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """A stage of a study at one moment."""
+
+    study: str
+    stage: str
+    measure: str
+    epochs: int
+    """The most that a trial of this stage may run."""
+    total: int | None
+    """Trials of the stage; None: not known."""
+    done: int
+    """Trials of the stage that ended and are not run again."""
+    trials: tuple[TrialLine, ...]
+    """The stage's attempts in the order in which they were started."""
+    worker_seconds: float
+    """Spent by all stages."""
+    gpu_seconds: float
+    price_per_gpu_hour: float
+    """In the user's currency; 0: no price was given."""
+    at: datetime
+
+    @cached_property
+    def latest(self) -> tuple[TrialLine, ...]:
+        """The last attempt of each trial."""
+        last = {line.trial_id: line for line in self.trials}
+        return tuple(last.values())
+
+    @property
+    def running(self) -> tuple[TrialLine, ...]:
+        """Trials that are running, the first started in front."""
+        return tuple(line for line in self.latest if line.state == "running")
+
+    @cached_property
+    def rows(self) -> tuple[TrialLine, ...]:
+        """Running trials, then the others, the one that ended last in front."""
+        over = [line for line in self.latest if line.state != "running"]
+        over.sort(key=lambda line: line.ended or line.started, reverse=True)
+        return (*self.running, *over)
+
+    @cached_property
+    def parameters(self) -> dict[str, tuple[str, ...]]:
+        """Trial -> in what it differs from the others of its method."""
+        groups: dict[tuple[str, str], list[TrialLine]] = defaultdict(list)
+        for line in self.latest:
+            groups[line.stage, line.method].append(line)
+        return {
+            line.trial_id: parts
+            for group in groups.values()
+            for line, parts in zip(group, differing([line.settings for line in group]))
+        }
+
+    @cached_property
+    def best(self) -> dict[str, float]:
+        """Method -> best value so far of its complete and running trials; the best in front."""
+        found: dict[str, float] = {}
+        for line in self.latest:
+            if line.best is not None and line.state in ("complete", "running"):
+                known = found.get(line.method, line.best)
+                found[line.method] = max(line.best, known, key=self._score)
+        return dict(sorted(found.items(), key=lambda item: -self._score(item[1])))
+
+    def _score(self, value: float) -> float:
+        return improvement(self.measure, value)
+
+    @property
+    def price(self) -> float:
+        """What the study has cost so far."""
+        return self.gpu_seconds / 3600 * self.price_per_gpu_hour
+
+    # Times are in seconds, and guesses.
+
+    @cached_property
+    def _seconds(self) -> dict[str, list[float]]:
+        """How long trials take, over all of their attempts; the key is a method, "" is any."""
+        spent: dict[str, float] = defaultdict(float)
+        for line in self.trials:
+            spent[line.trial_id] += line.seconds
+        found: dict[str, list[float]] = defaultdict(list)
+        for line in self.latest:
+            if line.state in ("complete", "pruned"):  # what fails often fails at once
+                found[line.method].append(spent[line.trial_id])
+        ended = [seconds for group in found.values() for seconds in group]
+        return found | {"": ended or self._projected}
+
+    @property
+    def _projected(self) -> list[float]:
+        """How long the running trials will take if they take as long as until now."""
+        return [line.seconds / line.epoch * self.epochs for line in self.running if line.epoch > 0]
+
+    def _mean_seconds(self, method: str = "") -> float | None:
+        known = self._seconds.get(method) or self._seconds[""]
+        return sum(known) / len(known) if known else None
+
+    def trial_left(self, line: TrialLine) -> float | None:
+        """Seconds until a running trial ends if it is not stopped early; None: nobody knows."""
+        if line.state != "running":
+            return None
+        ran = max((self.at - line.started).total_seconds(), 0.0)
+        # A trial that goes on from a checkpoint did its first epochs in another attempt.
+        before = [one for one in self.trials if one.trial_id == line.trial_id and one is not line]
+        first = max((one.epoch for one in before), default=0)
+        if line.epoch > first:
+            an_epoch = line.seconds / (line.epoch - first)
+            return max(line.seconds + an_epoch * (self.epochs - line.epoch) - ran, 0.0)
+        mean = self._mean_seconds(line.method)
+        if mean is None:
+            return None
+        return max(mean * (1 - first / max(self.epochs, 1)) - ran, 0.0)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the stage ends if as many trials go on at a time; None: nobody knows."""
+        if self.total is None:
+            return None
+        waiting = max(self.total - self.done - len(self.running), 0)
+        if not waiting and not self.running:
+            return 0.0
+        under_way = [self.trial_left(line) for line in self.running]
+        known = [seconds for seconds in under_way if seconds is not None]
+        mean = self._mean_seconds()
+        if len(known) < len(under_way) or (waiting and mean is None):
+            return None
+        work = sum(known) + waiting * (mean or 0.0)
+        return max(work / max(len(self.running), 1), max(known, default=0.0))
+
+
+def ended_trials(lines: Iterable[TrialLine]) -> int:
+    """How many trials ended and are not run again."""
+    return len({line.trial_id for line in lines if line.state in ENDED})
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """Everything that the commands say of a study in a ledger."""
+
+    board: StageStatus
+    """The stage that was begun last."""
+    lines: tuple[TrialLine, ...]
+    """The attempts of all stages in the order in which they were started."""
+    seals: tuple[str, ...]
+    """One line for each time that the test split was opened."""
+    others: int
+    """Other studies in the same ledger."""
+
+
+def read_status(ledger: Ledger, price_per_gpu_hour: float | None = None) -> StudyStatus:
+    """Read how the newest study of a ledger stands.
+
+    Raises:
+        InputError: there is no study in it.
+    """
+    studies = sorted(ledger.read("studies").to_pylist(), key=lambda row: str(row["created_at"]))
+    if not studies:
+        raise InputError(ledger.root, "no study was begun here", "name the folder of a study")
+    study = studies[-1]
+    rows = [
+        row
+        for row in ledger.read("trials").to_pylist()
+        if row["study_id"] == study["study_id"] and row["started_at"] is not None
+    ]
+    budget = json.loads(study["budget"] or "{}")
+    configuration = json.loads(study["configuration"] or "{}")
+    if price_per_gpu_hour is None:
+        price_per_gpu_hour = configuration.get("budget", {}).get("price_per_gpu_hour") or 0.0
+    lines = lines_of(rows)
+    ids = {row["study_id"] for row in studies}
+    board = _board(study, configuration.get("objective"), budget, lines, price_per_gpu_hour)
+    seals = tuple(_seal(row) for row in rows if row["method"] is None)
+    return StudyStatus(board, lines, seals, len(ids) - 1)
+
+
+def _seal(row: Mapping[str, Any]) -> str:
+    opened = f"{row['trial_id']}: {row['started_at'].astimezone():%Y-%m-%d %H:%M}, {row['state']}"
+    return f"{opened}, {row['reason']}" if row["reason"] else opened
+
+
+def _board(
+    study: Mapping[str, Any],
+    measure: str | None,
+    budget: Mapping[str, Any],
+    lines: Sequence[TrialLine],
+    price: float,
+) -> StageStatus:
+    stage = lines[-1].part_of if lines else "search"
+    ours = tuple(line for line in lines if line.part_of == stage)
+    return StageStatus(
+        study=study["name"] or study["study_id"],
+        stage=stage,
+        measure=measure or "auroc",
+        epochs=budget.get("epochs") or max((line.epoch for line in lines), default=0),
+        total=_total(stage, budget, lines),
+        done=ended_trials(ours),
+        trials=ours,
+        worker_seconds=sum(line.worker_seconds for line in lines),
+        gpu_seconds=sum(line.gpu_seconds for line in lines),
+        price_per_gpu_hour=price,
+        at=datetime.now(UTC),
+    )
+
+
+def _total(stage: str, budget: Mapping[str, Any], lines: Sequence[TrialLine]) -> int | None:
+    """How many trials a stage has, as far as the ledger tells."""
+    if stage == "test":
+        confirmed = [line for line in lines if line.part_of == "confirm"]
+        return len({line.trial_id for line in confirmed if line.state == "complete"})
+    if stage == "confirm" and "controls" in budget:
+        methods = 2 + len(budget["controls"])  # with and without a teacher
+        total: int = budget["confirm_top"] * budget["confirm_seeds"] * methods
+        return total
+    return budget.get("trials") if stage == "search" else None
+
+
+def lines_of(rows: Iterable[Mapping[str, Any]]) -> tuple[TrialLine, ...]:
+    """Return a ledger's rows of `trials` as lines, in the order in which they were started.
+
+    What is no trial (the breaking of the test split's seal) is left out. An attempt that was
+    followed by another is over, whatever its row says: whoever ran it could not write any more.
+    """
+    trials = [row for row in rows if row["method"] is not None]
+    trials.sort(key=lambda row: (row["started_at"], row["trial_id"], row["attempt"]))
+    last = {row["trial_id"]: row["attempt"] for row in trials}
+    return tuple(_line(row, is_last=last[row["trial_id"]] == row["attempt"]) for row in trials)
+
+
+def _line(row: Mapping[str, Any], is_last: bool) -> TrialLine:
+    lost = row["state"] == "running" and not is_last
+    configuration = row.get("configuration")
+    return TrialLine(
+        trial_id=row["trial_id"],
+        attempt=row["attempt"],
+        stage=row["stage"] or "",
+        method=row["method"],
+        state="preempted" if lost else row["state"],
+        settings=settings_of(json.loads(configuration)) if configuration else settings_of_row(row),
+        epoch=row["epochs_done"] or 0,
+        best=row["objective"],
+        workers=row["workers"] or 1,
+        worker_seconds=row["worker_seconds"] or 0.0,
+        gpu_seconds=row["gpu_seconds"] or 0.0,
+        started=row["started_at"],
+        ended=row["ended_at"],
+        reason=row["reason"] or "",
+    )

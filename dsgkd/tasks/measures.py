@@ -1,0 +1,106 @@
+"""How good are predicted probabilities?
+
+The measures are scikit-learn's; multi-class ones are unweighted means over classes.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    precision_recall_curve,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
+
+from dsgkd.ledger.measures import MEASURES, SMALLER_IS_BETTER, improvement
+
+__all__ = [
+    "MEASURES",
+    "SMALLER_IS_BETTER",
+    "ThresholdRule",
+    "expected_calibration_error",
+    "f1_threshold",
+    "improvement",
+    "measures",
+]
+
+ThresholdRule = Literal["validation", "prevalence"]
+
+
+def f1_threshold(labels: NDArray[np.int64], probability: NDArray[np.floating]) -> float:
+    """Return the threshold with the best F1 of the positive class; 0.5 if there is none.
+
+    Args:
+        labels: [n], 0 or 1.
+        probability: [n], of class 1.
+    """
+    if not labels.any():
+        return 0.5
+    precision, recall, thresholds = precision_recall_curve(labels, probability)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    return float(thresholds[f1[:-1].argmax()])
+
+
+def measures(
+    labels: NDArray[np.int64], probability: NDArray[np.floating], threshold: float = 0.5
+) -> dict[str, float]:
+    """Compute every measure of `MEASURES`.
+
+    Args:
+        labels: [n] class indices.
+        probability: [n, classes], rows sum to one.
+        threshold: binary tasks call class 1 from this probability on; ignored otherwise.
+
+    Returns:
+        loss: mean cross-entropy in nats. accuracy, f1, precision, recall: of class 1 at the
+        threshold (binary), macro over classes at the most probable class (otherwise). auroc:
+        one class against the rest, macro. auprc: average precision, macro. brier: mean squared
+        error of the probability of class 1 (binary), or summed over classes (otherwise).
+        ece: expected calibration error of the most probable class's probability, 15 equal bins.
+        A measure that is undefined on these labels (only one class present) is NaN.
+    """
+    probability = probability.astype(np.float64)
+    classes = probability.shape[1]
+    rows = np.arange(len(labels))
+    truth = np.eye(classes)[labels]  # [n, classes]
+    binary = classes == 2
+    predicted = (
+        (probability[:, 1] >= threshold).astype(np.int64) if binary else probability.argmax(1)
+    )
+    average = "binary" if binary else "macro"
+    present = [k for k in range(classes) if 0 < truth[:, k].sum() < len(labels)]
+    ranked = [1] if binary and present else present
+    kind = {"average": average, "zero_division": 0.0}
+    return {
+        "loss": float(-np.log(np.maximum(probability[rows, labels], 1e-12)).mean()),
+        "accuracy": float((predicted == labels).mean()),
+        "auroc": _mean([roc_auc_score(truth[:, k], probability[:, k]) for k in ranked]),
+        "auprc": _mean([average_precision_score(truth[:, k], probability[:, k]) for k in ranked]),
+        "f1": float(f1_score(labels, predicted, **kind)),
+        "precision": float(precision_score(labels, predicted, **kind)),
+        "recall": float(recall_score(labels, predicted, **kind)),
+        "brier": float(((probability - truth) ** 2).sum(1).mean() / (2 if binary else 1)),
+        "ece": expected_calibration_error(labels, probability),
+    }
+
+
+def expected_calibration_error(
+    labels: NDArray[np.int64], probability: NDArray[np.floating], bins: int = 15
+) -> float:
+    """Return the mean gap between confidence and accuracy (Guo et al., arXiv 1706.04599, eq. 3)."""
+    confidence = probability.max(1)
+    correct = probability.argmax(1) == labels
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [
+        abs(correct[index == b].mean() - confidence[index == b].mean()) * (index == b).mean()
+        for b in np.unique(index)
+    ]
+    return float(sum(gaps))
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

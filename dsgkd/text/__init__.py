@@ -1,1 +1,0 @@
-"""Notes in, batches of token ids and word spans out."""

@@ -1,0 +1,71 @@
+import pytest
+
+from dsgkd.errors import InputError
+from dsgkd.models import on_the_fly
+from dsgkd.models.hub import load_model
+from dsgkd.models.on_the_fly import build, model_reference
+from dsgkd.models.pretraining import PretrainingConfig
+
+BRIEF = PretrainingConfig(vocabulary=100, layers=1, width=64, length=16, tokens=500)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("fever and cough since yesterday\n" * 50, encoding="utf-8")
+    return f"corpus:{path}"
+
+
+def test_a_model_of_ones_own_text_is_built_once(corpus, tmp_path):
+    lines = []
+    folder = build(corpus, tmp_path / "cache", BRIEF, lines.append)
+    assert folder.parent == tmp_path / "cache" / "models"
+    assert folder.name.startswith("notes-")
+    assert load_model(str(folder), "dsgkd_plain").config.hidden_size == 64
+    built, lines[:] = len(lines), []
+    assert build(corpus, tmp_path / "cache", BRIEF, lines.append) == folder
+    assert built > 1
+    assert lines == [f"notes: pre-trained before, from {folder}"]
+
+
+def test_other_text_is_another_model(corpus, tmp_path):
+    folder = build(corpus, tmp_path / "cache", BRIEF)
+    (tmp_path / "notes.txt").write_text("rash and fever today\n" * 50, encoding="utf-8")
+    assert build(corpus, tmp_path / "cache", BRIEF) != folder
+
+
+@pytest.mark.parametrize("name", ["tiny-ko", "tiny-en-med"])
+def test_the_embedded_models_are_built_from_their_own_language(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(on_the_fly, "TINY", BRIEF)
+    monkeypatch.setattr(on_the_fly, "korean_corpus", lambda _: ["어제 부터 열 나고 기침"] * 50)
+    monkeypatch.setattr(on_the_fly, "english_corpus", lambda _: ["fever and cough"] * 50)
+    folder = model_reference(name, tmp_path)
+    words = (tmp_path / "models").glob("*/tokenizer.json").__next__().read_text("utf-8")
+    assert ("기침" in words, "cough" in words) == (name == "tiny-ko", name != "tiny-ko")
+    assert folder.startswith(str(tmp_path / "models" / name))
+
+
+def test_other_names_are_the_zoos(tmp_path):
+    with pytest.raises(InputError, match="kmbert"):
+        model_reference("kmbert", tmp_path)
+
+
+def test_a_corpus_that_does_not_exist_is_a_users_error(tmp_path):
+    with pytest.raises(InputError):
+        model_reference(f"corpus:{tmp_path / 'none'}", tmp_path)
+
+
+def test_a_model_that_is_gone_is_missed_before_it_is_built_again(corpus, tmp_path):
+    cache = tmp_path / "cache"
+    on_the_fly.check_kept(["kobert", str(tmp_path)], cache)  # not built here
+    with pytest.raises(InputError, match=r"notes-\w+: not there, .*: copy cache/"):
+        on_the_fly.check_kept(["kobert", corpus], cache)
+    folder = build(corpus, cache, BRIEF)
+    with pytest.raises(InputError):
+        on_the_fly.check_kept([corpus], cache)  # that is one of another size
+    folder.rename(folder.with_name(on_the_fly._folder("notes", *_default(corpus), cache).name))
+    on_the_fly.check_kept([corpus], cache)
+
+
+def _default(corpus):
+    return on_the_fly._corpus(corpus), on_the_fly._configuration(corpus)
