@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dsgkd.alignment.batches import training_batches
-from dsgkd.distillation.store import filling, shard
+from dsgkd.distillation.store import populate as filling, shard
 from dsgkd.distillation.store.populate import chunks, populate, populate_chunk, words_needed
 from dsgkd.distillation.store.shard import DamagedShard, Shard, write_shard
 from dsgkd.distillation.store.shard_storage import ShardStorage, StoreConfig
