@@ -1,4 +1,4 @@
-"""What was done before? A study's ledger, read back when it is resumed or extended.
+"""What was done before: a study's ledger, read back when it is resumed or extended.
 
 The ledger is the truth: the search's journal and the pruning record are brought to agree with
 what is read here.
@@ -24,7 +24,6 @@ class TrialHistory:
 
     trial_id: str
     method: str
-    """Empty for a broken seal."""
     stage: str
     state: str
     attempts: int
@@ -79,7 +78,7 @@ def read_history(ledger: Ledger, objective: str) -> dict[str, TrialHistory]:
 def close_lost(ledger: Ledger, past: Mapping[str, TrialHistory]) -> None:
     """Write down that attempts which nobody ended were cut off, with the cost that was known."""
     for trial in past.values():
-        if trial.state == "running" and trial.method:
+        if trial.state == "running":
             workers = trial.row["workers"] or 1
             seconds = (trial.row["worker_seconds"] or 0.0) / workers
             ended = trial.row["started_at"] + timedelta(seconds=seconds)

@@ -1,11 +1,12 @@
-"""What is a configuration judged by? Measures on validation, and what it cost to reach them."""
+"""What a configuration is judged by: measures on validation, and what it cost to reach them."""
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from dsgkd.errors import InputError
+from dsgkd.study.messages import Charge, EpochFinished, TrialEnded
 from dsgkd.tasks.measures import MEASURES, SMALLER_IS_BETTER
 
 COSTS = ("worker_seconds", "gpu_seconds", "ms_per_note", "peak_rss_mb", "peak_gpu_mb")
@@ -13,14 +14,14 @@ COSTS = ("worker_seconds", "gpu_seconds", "ms_per_note", "peak_rss_mb", "peak_gp
 note of the validation split in batches, in milliseconds."""
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, measures: Iterable[str] = MEASURES) -> str:
     """Return the name of a measure or a cost.
 
     Raises:
         InputError: it is neither.
     """
-    if name not in (*MEASURES, *COSTS):
-        known = ", ".join((*MEASURES, *COSTS))
+    if name not in (*measures, *COSTS):
+        known = ", ".join((*measures, *COSTS))
         raise InputError("objective", f"'{name}' unknown", f"choose of {known}")
     return name
 
@@ -58,20 +59,26 @@ class Constraint:
 
     def violation(self, values: Mapping[str, float]) -> float:
         """How far it is violated: positive if it is. A value that is missing violates it."""
-        value = values.get(self.name, float("inf") * (-1 if self.at_least else 1))
+        value = values.get(self.name, math.inf * (-1 if self.at_least else 1))
         return self.bound - value if self.at_least else value - self.bound
 
 
-def judged(report: Mapping[str, Any]) -> dict[str, float]:
-    """Return what a trial's report says of its measures and costs, by name.
+def judged_epoch(epoch: EpochFinished, charge: Charge) -> dict[str, float]:
+    """Return the measures of an epoch and what it cost to come to it, by name."""
+    return _numbers(epoch.validation, charge, epoch)
+
+
+def judged(end: TrialEnded) -> dict[str, float]:
+    """Return the measures and costs of an attempt that is over, by name.
 
     The measures are those of the best epoch where the trial came to its end, else of the last.
     """
-    measured: Mapping[str, Any] = {}
-    if "tested" in report:
-        measured = report["tested"].get("validation", {})
-    elif report.get("result"):
-        measured = report["result"]["validation"]
-    values = {name: measured.get(name) for name in MEASURES}
-    values |= {name: report.get(name) for name in COSTS}
-    return {name: float(value) for name, value in values.items() if value is not None}
+    measured = (getattr(end.final, "measured", None) or {}).get("validation")
+    return _numbers(measured or (end.last.validation if end.last else {}), end.charge, end.last)
+
+
+def _numbers(
+    measured: Mapping[str, float], charge: Charge, epoch: EpochFinished | None
+) -> dict[str, float]:
+    costs = {name: getattr(charge, name, getattr(epoch, name, None)) for name in COSTS}
+    return {n: float(v) for n, v in {**measured, **costs}.items() if v is not None}

@@ -1,4 +1,4 @@
-"""By which settings are trials told apart, in a few words?"""
+"""The hyperparameters by which trials differ, in a few words."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
