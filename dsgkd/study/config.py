@@ -1,6 +1,8 @@
 """The configuration of a study, and whether two configurations are the same study."""
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, field
 from pathlib import Path
@@ -11,8 +13,9 @@ from annotated_types import Ge, Le, MinLen
 from dsgkd.configuration import Count, Name, Seed, Text, Whole, config
 from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.errors import InputError
+from dsgkd.storage.location import Location
 from dsgkd.study.cost.budget import BudgetConfig
-from dsgkd.study.objectives import Constraint, check_name
+from dsgkd.study.objectives import Constraint, check_name, measures_of
 from dsgkd.study.search.arms import Arm, arms, teacher_names
 from dsgkd.study.search.config import ParameterPoint, PruningConfig, SearchConfig
 from dsgkd.study.search.space import SearchSpace
@@ -101,20 +104,29 @@ class StudyConfig:
             raise InputError(
                 "trials", f"{self.search.trials} for {searched} methods", f"give {searched} or more"
             )
-        for name in self.search.objectives:
-            check_name(name)
-        for text in self.search.constraints:
-            Constraint.parse(text)
+        constrained = [Constraint.parse(text).name for text in self.search.constraints]
+        for name in (*self.search.objectives, *constrained):
+            check_name(name, measures_of(self.run))
 
     @property
-    def folder(self) -> Path:
+    def location(self) -> Location:
         """The study's own folder."""
-        return self.out / self.name
+        return Location(self.out).child(self.name)
 
     @property
     def cache(self) -> Path:
-        """Tokenised notes and small models, shared by the studies in `out`."""
-        return self.out / "cache"
+        """Tokenised notes and small models, shared by the studies in `out`; always local."""
+        location = Location(self.out)
+        if not location.is_remote:
+            return location.folder / "cache"
+        return local_scratch(location.path()) / "cache"
+
+    @property
+    def scratch(self) -> Path:
+        """Local files that are not needed again: Tune's, and the search's journal."""
+        if not self.location.is_remote:
+            return self.location.folder
+        return local_scratch(self.location.path())
 
     @property
     def arms(self) -> dict[str, Arm]:
@@ -125,7 +137,7 @@ class StudyConfig:
     def searched(self) -> tuple[str, ...]:
         """The methods that are tuned."""
         tuned = self.confirmation.tune_controls
-        return tuple(name for name, arm in self.arms.items() if tuned or not arm.is_control)
+        return tuple(name for name, arm in self.arms.items() if tuned or arm.role != "control")
 
     @property
     def budgets(self) -> dict[str, int]:
@@ -147,10 +159,16 @@ class StudyConfig:
 
 
 _FREE = (
-    *("name", "out", "resume", "test", "initial_points", "store", "cluster", "budget", "confirmation"),
-    *("search.trials", "run.data.path", "estimate"),
+    *("name", "out", "resume", "test", "initial_points", "store", "cluster", "budget"),
+    *("confirmation", "search.trials", "run.data.path", "estimate"),
 )
 """What may change when a study goes on; anything else is another question."""
+
+
+def local_scratch(of: str) -> Path:
+    """Return the folder on this machine that stands for a remote one."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "dsgkd" / hashlib.sha256(of.encode()).hexdigest()[:16]
 
 
 def as_json(config: StudyConfig) -> dict[str, Any]:

@@ -4,7 +4,6 @@ The ledger is the truth: the search's journal and the pruning record are brought
 what is read here.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dsgkd.ledger import Ledger
-from dsgkd.tasks.measures import improvement
+from dsgkd.study.objectives import Direction
 
 FINISHED = ("complete", "pruned", "failed")
 """States after which a trial is not run again."""
@@ -26,6 +25,8 @@ class TrialHistory:
     method: str
     stage: str
     state: str
+    parent: str
+    """The trial from which it follows; empty: none."""
     attempts: int
     scores: dict[int, float]
     """Epoch -> validation score, more is better."""
@@ -46,16 +47,18 @@ class TrialHistory:
         return self.state in FINISHED
 
 
-def read_history(ledger: Ledger, objective: str) -> dict[str, TrialHistory]:
+def read_history(
+    ledger: Ledger, objective: str, direction: Direction = "maximise"
+) -> dict[str, TrialHistory]:
     """Return the trials of a ledger by their names, in the order in which they were begun."""
     attempts: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in ledger.read("trials").to_pylist():
+    for row in ledger.rows("trials"):
         attempts[row["trial_id"]].append(row)
     scores: dict[str, dict[int, float]] = defaultdict(dict)
-    wanted = ["trial_id", "epoch", "split", objective]
-    for row in ledger.read("metrics").select(wanted).to_pylist():
-        if row["split"] == "validation" and row[objective] is not None:
-            scores[row["trial_id"]][row["epoch"]] = improvement(objective, row[objective])
+    for row in ledger.rows("metrics", "trial_id", "epoch", "split", "loss", "measures"):
+        value = ((row["measures"] or {}) | {"loss": row["loss"]}).get(objective)
+        if row["split"] == "validation" and value is not None:
+            scores[row["trial_id"]][row["epoch"]] = -value if direction == "minimise" else value
     trials = {}
     for trial_id, rows in attempts.items():
         last = max(rows, key=lambda row: row["attempt"])
@@ -64,11 +67,12 @@ def read_history(ledger: Ledger, objective: str) -> dict[str, TrialHistory]:
             method=last["method"] or "",
             stage=last["stage"],
             state=last["state"],
+            parent=last["parent"] or "",
             attempts=last["attempt"],
             scores=dict(sorted(scores[trial_id].items())),
             epochs=_without_gap(scores[trial_id]),
-            values=json.loads(last.get("objectives") or "{}"),
-            parameters=json.loads(last.get("parameters") or "{}"),
+            values=last["objectives"] or {},
+            parameters=last["parameters"] or {},
             seconds=sum(row["worker_seconds"] or 0.0 for row in rows),
             row=last,
         )

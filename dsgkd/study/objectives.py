@@ -4,17 +4,27 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from dsgkd.errors import InputError
 from dsgkd.study.messages import Charge, EpochFinished, TrialEnded
 from dsgkd.tasks.measures import MEASURES, SMALLER_IS_BETTER
+from dsgkd.training.run import RunConfig
+
+Direction = Literal["maximise", "minimise"]
+Measures = Mapping[str, Direction]
 
 COSTS = ("worker_seconds", "gpu_seconds", "ms_per_note", "peak_rss_mb", "peak_gpu_mb")
 """What may be judged besides measures; less is better. `ms_per_note` is the time to predict one
 note of the validation split in batches, in milliseconds."""
 
 
-def check_name(name: str, measures: Iterable[str] = MEASURES) -> str:
+def measures_of(run: RunConfig) -> Measures:
+    """Return the measures of a run's task, and whether more or less of each is better."""
+    return {n: "minimise" if n in SMALLER_IS_BETTER else "maximise" for n in MEASURES}
+
+
+def check_name(name: str, measures: Iterable[str]) -> str:
     """Return the name of a measure or a cost.
 
     Raises:
@@ -26,9 +36,9 @@ def check_name(name: str, measures: Iterable[str] = MEASURES) -> str:
     return name
 
 
-def smaller_is_better(name: str) -> bool:
-    """Whether less of it is better."""
-    return name in COSTS or name in SMALLER_IS_BETTER
+def direction_of(name: str, measures: Measures) -> Direction:
+    """Return whether more or less of a measure or cost is better."""
+    return measures.get(name, "minimise")
 
 
 @dataclass(frozen=True)
@@ -44,14 +54,14 @@ class Constraint:
         """Read `name>=bound` or `name<=bound`.
 
         Raises:
-            InputError: it is neither, or the name is no measure and no cost.
+            InputError: it is neither.
         """
         found = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
         try:
             if found is None:
                 raise ValueError
             name, sense, bound = found.groups()
-            return cls(check_name(name), sense == ">=", float(bound))
+            return cls(name, sense == ">=", float(bound))
         except ValueError:
             raise InputError(
                 "constraint", f"'{text}' cannot be read", "write for instance recall>=0.9"

@@ -32,6 +32,8 @@ class TrialSpec:
     cache: str = ""
     store: StoreConfig = field(default_factory=StoreConfig)
     """Where teachers are stored."""
+    own_teacher: str = ""
+    """Where the teacher is stored that no other trial has; removed when the trial is over."""
     ledger: str = ""
     scratch: str = ""
     """For Ray's own files; removed when the study ends."""

@@ -33,9 +33,6 @@ from dsgkd.training.loop import DivergedError, EpochResult, restore_best, train
 from dsgkd.training.run import OpenRun, open_notes, open_run
 from dsgkd.training.workers import Workers
 
-OWN_TEACHER = "teacher"
-"""Folder of a trial for a teacher that no other trial has; it goes when the trial is over."""
-
 
 def trial_steps(spec: TrialSpec) -> Iterator[Report]:
     """Train, or in the test stage predict; yield a report of every epoch, and one of the end.
@@ -109,8 +106,8 @@ def _finish(run: OpenRun, spec: TrialSpec, folder: Path, workers: Workers) -> di
                 dict(measured),
             )
             save_student(folder / "model", run.distiller.student, run.tokenizer, card)
-        # Before the last report, because nobody asks for anything after it.
-        shutil.rmtree(folder / OWN_TEACHER, ignore_errors=True)
+        if spec.own_teacher:  # before the last report: nobody asks for anything after it
+            shutil.rmtree(spec.own_teacher, ignore_errors=True)
     return {"validation": measured | {"threshold": threshold}}
 
 

@@ -5,18 +5,17 @@ One file an attempt in each table, replaced as it grows.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
-from dsgkd.ledger import Ledger
+from dsgkd.ledger import Ledger, without_paths
 from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.messages import Charge, EpochFinished, TrialEnded, TrialFinished
 from dsgkd.study.objectives import judged, judged_epoch
 from dsgkd.study.spec import TrialSpec
-from dsgkd.tasks.measures import MEASURES
 
 Row = dict[str, Any]
 
@@ -27,16 +26,22 @@ class LedgerCallback(TrialCallback):
     Args:
         ledger: where to.
         names: objectives and constraints whose values a trial's row keeps.
+        public: takes JSON values to what may be in a ledger.
     """
 
-    def __init__(self, ledger: Ledger, names: Sequence[str] = ()) -> None:
-        self._ledger, self._names = ledger, names
+    def __init__(
+        self,
+        ledger: Ledger,
+        names: Sequence[str] = (),
+        public: Callable[[Any], Any] = without_paths,
+    ) -> None:
+        self._ledger, self._names, self._public = ledger, names, public
         self._trials: dict[str, Row] = {}
         self._metrics: dict[str, list[Row]] = {}
 
     def on_start(self, spec: TrialSpec, at: datetime) -> None:
         """Write the trial's row."""
-        self._trials[spec.trial_id] = _trial_row(spec) | {"started_at": at}
+        self._trials[spec.trial_id] = _trial_row(spec, self._public) | {"started_at": at}
         self._metrics[spec.trial_id] = []
         self._write_trial(spec)
 
@@ -66,7 +71,7 @@ class LedgerCallback(TrialCallback):
                 best = {spec.run.selection.objective: end.last.best_objective}
                 row["objectives"] = self._kept(judged(end) | best)
             if "test" in end.final.measured:
-                test = {"split": "test"} | _columns(end.final.measured["test"])
+                test = _measured("test", end.final.measured["test"])
                 self._metrics[spec.trial_id].append(_key(spec) | test)
                 self._write_metrics(spec)
         self._write_trial(spec)
@@ -92,35 +97,49 @@ def _key(spec: TrialSpec) -> Row:
     return {"study_id": spec.study_id, "trial_id": spec.trial_id, "attempt": spec.attempt}
 
 
-def _trial_row(spec: TrialSpec) -> Row:
-    run = spec.run
-    distils = bool(run.distillation.teacher)
+def _trial_row(spec: TrialSpec, public: Callable[[Any], Any]) -> Row:
+    configuration = json.loads(json.dumps(asdict(spec.run), default=str))
     return _key(spec) | {
         "stage": spec.stage,
         "state": "running",
         "method": spec.method,
-        "student": run.student.model,
-        "teacher": run.distillation.teacher or None,
-        "layer_mapping": run.distillation.mapping if distils else None,
-        "criterion": run.distillation.form if distils else None,
-        "alpha": run.distillation.alpha if distils else None,
-        "beta": run.distillation.beta if distils else None,
-        "cs_max_len": run.distillation.cs_max_len if distils else None,
-        "encoder_lr": run.optimisation.encoder_lr,
-        "classifier_lr": run.optimisation.classifier_lr,
-        "batch_size": run.optimisation.batch_size,
-        "seed": run.seed,
-        "other": {"teacher_weights": run.distillation.teacher_weights} if distils else {},
+        "seed": spec.run.seed,
+        "parent": spec.parent or None,
+        "links": [link.key for link in spec.needs] or None,
         "workers": spec.workers,
         "epochs_done": spec.known_epochs,
-        "checkpoint": "/".join(Path(spec.folder).parts[-2:]),
-        "parameters": spec.parameters,
-        "configuration": json.loads(json.dumps(asdict(run), default=str)),
+        "checkpoint": "/".join(PurePosixPath(spec.folder).parts[-2:]),
+        "settings": public(_settings(spec)),
+        "parameters": public(spec.parameters),
+        "configuration": public(configuration),
     }
 
 
-def _columns(measured: dict[str, float]) -> Row:
-    return {name: value for name, value in measured.items() if name in (*MEASURES, "threshold")}
+def _settings(spec: TrialSpec) -> Row:
+    """Return what tells trials apart, by the names that people search for."""
+    run, distillation = spec.run, spec.run.distillation
+    settings: Row = {"student": run.student.model, "head": run.student.head}
+    if distillation.teacher:
+        settings |= {
+            "teacher": distillation.teacher,
+            "teacher_weights": distillation.teacher_weights,
+            "layer_mapping": distillation.mapping,
+            "criterion": distillation.form,
+            "alpha": distillation.alpha,
+            "beta": distillation.beta,
+            "cs_max_len": distillation.cs_max_len,
+        }
+    optimisation = run.optimisation
+    return settings | {
+        "encoder_lr": optimisation.encoder_lr,
+        "classifier_lr": optimisation.classifier_lr,
+        "batch_size": optimisation.batch_size,
+    }
+
+
+def _measured(split: str, measured: dict[str, float]) -> Row:
+    others = {name: value for name, value in measured.items() if name != "loss"}
+    return {"split": split, "loss": measured.get("loss"), "measures": others}
 
 
 def _epoch_rows(spec: TrialSpec, epoch: EpochFinished) -> list[Row]:
@@ -128,9 +147,10 @@ def _epoch_rows(spec: TrialSpec, epoch: EpochFinished) -> list[Row]:
     train = {
         "split": "train",
         "loss": epoch.loss,
+        "raw": epoch.raw,
+        "weighted": epoch.weighted,
         "examples_per_second": epoch.examples_per_second,
         "seconds": epoch.seconds,
     }
-    validation = {"split": "validation", "seconds": epoch.evaluation_seconds}
-    train |= {f"loss_{term}": value for term, value in epoch.weighted.items()}
-    return [key | train, key | validation | _columns(epoch.validation)]
+    validation = _measured("validation", epoch.validation) | {"seconds": epoch.evaluation_seconds}
+    return [key | train, key | validation]

@@ -154,7 +154,9 @@ def _post(url: str, ending: Ending, seconds: float) -> None:
         raise _NotNotifiedError(f"{_host(url)} answered {error.code}") from error
     except Exception as error:  # anything that a proxy or a resolver can think of
         reason = getattr(error, "reason", error)
-        raise _NotNotifiedError(f"{_host(url)} was not reached ({type(reason).__name__})") from error
+        raise _NotNotifiedError(
+            f"{_host(url)} was not reached ({type(reason).__name__})"
+        ) from error
 
 
 def _host(url: str) -> str:

@@ -42,6 +42,8 @@ class StageInfo:
     """The validation measure that chooses weights and configurations."""
     epochs: int
     """The most that a trial may run."""
+    direction: str = "maximise"
+    """Or `minimise` the measure."""
     price_per_gpu_hour: float = 0.0
     """In the user's currency; 0: no price was given."""
     worker_hours: float = 0.0
@@ -54,7 +56,7 @@ class StageInfo:
 
 def with_past(info: StageInfo, ledger: Ledger) -> StageInfo:
     """Return what is known of a stage with what the ledger knows of the study until now."""
-    lines = lines_of(ledger.read("trials").to_pylist())
+    lines = lines_of(ledger.rows("trials"))
     return replace(
         info,
         worker_hours=sum(line.worker_seconds for line in lines) / 3600,
@@ -181,6 +183,7 @@ class StatusCallback(TrialCallback):
             study=info.study,
             stage=info.stage,
             measure=info.measure,
+            direction=info.direction,
             epochs=info.epochs,
             total=info.total,
             done=info.done + ended_trials(line for line in ours if line.trial_id not in before),
@@ -231,7 +234,5 @@ class Progress(TrialCallback):
         self._line("  ".join(parts))
 
     def _line(self, text: str) -> None:
-        self._console.print(
-            f"{self._info.stage:<8} {self._done:>3}/{self._info.total:<3} {text}"
-        )
+        self._console.print(f"{self._info.stage:<8} {self._done:>3}/{self._info.total:<3} {text}")
         self._spoke = time.monotonic()

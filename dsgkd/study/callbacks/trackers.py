@@ -32,7 +32,9 @@ PATIENCE = 20.0
 """Seconds that the end of a study waits for trackers to take what they were given."""
 
 
-def trackers(names: tuple[str, ...], folder: Path, study: str, console: Console) -> list[TrialCallback]:
+def trackers(
+    names: tuple[str, ...], folder: Path, study: str, console: Console
+) -> list[TrialCallback]:
     """Return a callback for each tracker that is named.
 
     Args:

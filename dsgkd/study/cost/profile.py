@@ -1,4 +1,4 @@
-"""How long do an opening, a step, an evaluation and a checkpoint take on this cluster?
+"""The times of an opening, a step, an evaluation and a checkpoint on this cluster.
 
 Timed with the loop's own step, on a few batches of the run's own notes, in tasks with a trial's
 resources. A teacher that is going to be stored is stored for these batches alone, in a folder that

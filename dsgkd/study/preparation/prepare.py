@@ -1,7 +1,7 @@
-"""Is everything there before the first trial starts? Data, models, and whether they fit."""
+"""What is made ready before the first trial: models, tokenised notes, and whether they fit."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,9 @@ from dsgkd.data.sources import read_corpus
 from dsgkd.models.hub import depth, load_config, load_tokenizer
 from dsgkd.models.names import CORPUS_PREFIX
 from dsgkd.models.on_the_fly import build, is_built_here, model_reference
+from dsgkd.study.console import Console
 from dsgkd.study.preparation.tasks import collect
 from dsgkd.training.run import RunConfig, open_notes
-
-Say = Callable[[str], None]
 
 
 def check_models(models: Sequence[str], cache: Path) -> None:
@@ -33,7 +32,7 @@ def check_models(models: Sequence[str], cache: Path) -> None:
             load_config(model_reference(model, cache))
 
 
-def build_models(models: Sequence[str], cache: Path, say: Say) -> None:
+def build_models(models: Sequence[str], cache: Path, console: Console) -> None:
     """Pre-train the models that need it, side by side, one CPU each; those in the cache are kept.
 
     Raises:
@@ -45,7 +44,7 @@ def build_models(models: Sequence[str], cache: Path, say: Say) -> None:
     lines = Queue(actor_options={"num_cpus": 0})
     try:
         tasks = [_build.remote(model, cache, lines) for model in wanted]
-        collect(tasks, lambda _: _drain(lines, say))
+        collect(tasks, lambda _: _drain(lines, console))
     finally:
         lines.shutdown()
 
@@ -58,10 +57,10 @@ def _build(model: str, cache: Path, lines: Queue) -> None:
     build(model, cache, say=lines.put)
 
 
-def _drain(lines: Queue, say: Say) -> None:
+def _drain(lines: Queue, console: Console) -> None:
     while True:
         try:
-            say(lines.get_nowait())
+            console.print(lines.get_nowait())
         except Empty:
             return
 
@@ -71,21 +70,21 @@ def depths(models: Sequence[str], cache: Path) -> dict[str, int]:
     return {model: depth(load_config(model_reference(model, cache))) for model in models}
 
 
-def prepare_notes(run: RunConfig, cache: Path, say: Say) -> None:
+def prepare_notes(run: RunConfig, cache: Path, console: Console) -> None:
     """Tokenise the notes for one pair of student and teacher, and say what will be transferred."""
     started = time.perf_counter()
     notes, _ = open_notes(run, cache)
     teacher = run.distillation.teacher
     seconds = time.perf_counter() - started
-    say(f"words for {Path(teacher).name}: {coverage(notes, run.distillation.cs_max_len)}")
-    say(f"{len(notes):,} notes tokenised for {Path(teacher).name} in {seconds:.1f} s")
+    console.print(f"words for {Path(teacher).name}: {coverage(notes, run.distillation.cs_max_len)}")
+    console.print(f"{len(notes):,} notes tokenised for {Path(teacher).name} in {seconds:.1f} s")
     if wrong_way_round(
         notes,
         load_tokenizer(model_reference(run.student.model, cache)).unk_token_id,
         load_tokenizer(model_reference(teacher, cache)).unk_token_id,
     ):
-        say(
-            f"WARNING: {teacher} reads the whole text better and {run.student.model} the words to "
+        console.warn(
+            f"{teacher} reads the whole text better and {run.student.model} the words to "
             "transfer: teacher and student may be the wrong way round"
         )
 

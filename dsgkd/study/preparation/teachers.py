@@ -1,4 +1,4 @@
-"""What do the teachers say of the training texts? Asked once, before the first trial.
+"""The teachers' states of the training texts, stored once, before the first trial.
 
 The texts that a store lacks are cut into chunks, one shard each, and read by Ray tasks wherever
 the cluster has room. A task that is lost is started again; a pass that is killed goes on with
@@ -6,7 +6,7 @@ what is missing.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,20 +23,19 @@ from dsgkd.distillation.store.state_kinds import StateKind
 from dsgkd.distillation.teachers.source import live_model, open_states, readable, teacher_bytes
 from dsgkd.models.hub import load_config
 from dsgkd.models.on_the_fly import model_reference
-from dsgkd.study.preparation.tasks import Sparingly, collect
+from dsgkd.study.console import Console, Throttle
+from dsgkd.study.preparation.tasks import collect
 from dsgkd.study.search.space import SearchSpace
 from dsgkd.training.run import RunConfig, open_notes, teacher_source, where_to_run
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class StoredTeacherPlan:
-    """One teacher whose answers a study wants to have stored."""
+    """One teacher whose states a study wants to have stored."""
 
     run: RunConfig
     """Names the teacher, the notes, and the most words of a text."""
-    parts: tuple[StateKind, ...]
+    kinds: tuple[StateKind, ...]
     """Everything that some trial may ask for."""
     cache: Path
     store: StoreConfig
@@ -60,7 +59,7 @@ class StoredTeacherPlan:
         """Return the bytes it takes."""
         notes = self.notes()
         config = load_config(model_reference(self.run.distillation.teacher, self.cache))
-        return teacher_bytes(config, notes, self.words(notes), self.parts)
+        return teacher_bytes(config, notes, self.words(notes), self.kinds)
 
 
 def plan(
@@ -105,7 +104,7 @@ def plan(
 
 
 def store_teacher(
-    plan: StoredTeacherPlan, resources: Mapping[str, float], workers: int, say: Say
+    plan: StoredTeacherPlan, resources: Mapping[str, float], workers: int, console: Console
 ) -> None:
     """Store what is missing of one teacher, on as many workers as there are.
 
@@ -116,20 +115,22 @@ def store_teacher(
     needs = {"num_cpus": resources["cpu"], "num_gpus": resources.get("gpu", 0), "max_retries": 3}
     (todo,) = collect([_missing.options(**needs).remote(plan, workers)])
     if not todo:
-        say(f"teacher {plan.name}: stored before")
+        console.print(f"teacher {plan.name}: stored before")
         return
     done = np.cumsum([0, *map(len, todo)])
-    tell = Sparingly(say, 10)
+    throttled = Throttle(console, 10)
 
     def follow(count: int) -> None:
         spent = time.perf_counter() - started
         left = spent * (len(todo) - count) / max(count, 1)
-        tell(f"teacher {plan.name}: {done[count]:,} of {done[-1]:,} texts, {left:.0f} s left")
+        throttled.print(
+            f"teacher {plan.name}: {done[count]:,} of {done[-1]:,} texts, {left:.0f} s left"
+        )
 
     tasks = [_populate.options(**needs).remote(plan, rows) for rows in todo]
     collect(tasks, follow)
     seconds = time.perf_counter() - started
-    say(
+    console.print(
         f"teacher {plan.name}: {done[-1]:,} texts read once in {seconds:.1f} s and stored "
         f"({readable(plan.size())})"
     )
@@ -144,8 +145,8 @@ def _missing(plan: StoredTeacherPlan, workers: int) -> list[np.ndarray]:
     states.reopen()
     for damaged in states.refused:
         states.storage.discard(damaged.path)
-    rows = states.missing(notes.keys, words, plan.parts)
-    return chunks(notes, rows, words, plan.parts, source.config, workers)
+    rows = states.missing(notes.keys, words, plan.kinds)
+    return chunks(notes, rows, words, plan.kinds, source.config, workers)
 
 
 @ray.remote
@@ -155,4 +156,4 @@ def _populate(plan: StoredTeacherPlan, rows: np.ndarray) -> None:
     notes = plan.notes()
     states = open_states(source, plan.store, plan.cache)
     model = live_model(source)
-    populate_chunk(states, notes, rows, plan.words(notes), plan.parts, model, source.autocast)
+    populate_chunk(states, notes, rows, plan.words(notes), plan.kinds, model, source.autocast)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from dsgkd.distillation.distiller import DistillationConfig, TeacherWeights
 from dsgkd.errors import InputError
+from dsgkd.ledger import without_paths
 from dsgkd.models.names import CORPUS_PREFIX
 from dsgkd.training.run import RunConfig
 
@@ -56,6 +57,19 @@ class Arm:
 def teacher_names(choice: str) -> list[str]:
     """Return the teachers of a choice: `a`, `a+b` or `0.7*a+0.3*b`."""
     return [part.rpartition("*")[2] for part in choice.split("+")] if choice else []
+
+
+def public_name(given: str) -> str:
+    """Return a model's name without where it lies: a hub id as it is, the last part of a path.
+
+    Of several teachers, `a+b`, each.
+    """
+    if Path(given).exists():
+        return Path(given).name
+    for name in teacher_names(given):
+        if name != given:
+            given = given.replace(name, public_name(name))
+    return str(without_paths(given))
 
 
 def control(text: str) -> Arm:

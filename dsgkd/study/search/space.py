@@ -8,7 +8,7 @@ it again.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,7 @@ from annotated_types import MinLen
 from dsgkd.configuration import Count, LearningRate, Positive, Text, Weight, Whole, config
 from dsgkd.distillation.mapping import LayerMapping
 from dsgkd.errors import InputError
-from dsgkd.study.search.arms import Arm, teacher_names
+from dsgkd.study.search.arms import Arm, public_name, teacher_names
 from dsgkd.training.run import RunConfig
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class SearchSpace:
         trial: optuna.Trial,
         arm: Arm,
         base: RunConfig,
-        teachers: Sequence[str],
+        teachers: Mapping[str, str],
         depths: Mapping[str, int],
     ) -> RunConfig:
         """Draw a run from the space.
@@ -89,7 +89,8 @@ class SearchSpace:
             trial: an asked Optuna trial.
             arm: the method for which it is drawn; plain fine-tuning gets the learning rates only.
             base: the run in which the searched values are replaced.
-            teachers: choices of the teacher; one may be several, `a+b`.
+            teachers: choices of the teacher, one of which may be several, `a+b`: the name that is
+                drawn and written down -> the model.
             depths: number of layers of the student and of each teacher, by model name.
         """
         if self.function:
@@ -103,8 +104,8 @@ class SearchSpace:
         base = replace(base, optimisation=optimisation)
         if not arm.distils:
             return arm.applied(base)
-        choices = [arm.teacher] if arm.teacher else list(teachers)
-        teacher = trial.suggest_categorical("teacher", choices)
+        choices = {public_name(arm.teacher): arm.teacher} if arm.teacher else teachers
+        teacher = choices[trial.suggest_categorical("teacher", list(choices))]
         beta = self.beta[0]
         if self.beta[0] < self.beta[1]:
             beta = trial.suggest_float("beta", *self.beta)

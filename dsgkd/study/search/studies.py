@@ -196,7 +196,9 @@ class MethodStudies:
         signs = [-1 if smaller else 1 for smaller in self._directions.values()]
         scores = {t.number: [s * v for s, v in zip(signs, t.values)] for t in kept}
         if len(signs) > 1:
-            kept = [t for t in kept if not any(_dominates(o, scores[t.number]) for o in scores.values())]
+            kept = [
+                t for t in kept if not any(_dominates(o, scores[t.number]) for o in scores.values())
+            ]
         return sorted(kept, key=lambda t: (-scores[t.number][0], t.number))[:count]
 
 

@@ -3,7 +3,6 @@
 Importing this needs neither Ray nor torch; `status_table` draws what stands here.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,7 @@ from typing import Any
 
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
-from dsgkd.ledger.measures import improvement
-from dsgkd.study.status.hyperparameters import Settings, differing, settings_of, settings_of_row
+from dsgkd.study.status.hyperparameters import Settings, differing, settings_of
 
 ENDED = ("complete", "pruned", "failed")
 """States after which a trial is not run again."""
@@ -63,6 +61,8 @@ class StageStatus:
     study: str
     stage: str
     measure: str
+    direction: str
+    """`maximise` or `minimise` the measure."""
     epochs: int
     """The most that a trial of this stage may run."""
     total: int | None
@@ -119,7 +119,7 @@ class StageStatus:
         return dict(sorted(found.items(), key=lambda item: -self._score(item[1])))
 
     def _score(self, value: float) -> float:
-        return improvement(self.measure, value)
+        return -value if self.direction == "minimise" else value
 
     @property
     def price(self) -> float:
@@ -208,17 +208,16 @@ def read_status(ledger: Ledger, price_per_gpu_hour: float | None = None) -> Stud
     Raises:
         InputError: there is no study in it.
     """
-    studies = sorted(ledger.read("studies").to_pylist(), key=lambda row: str(row["created_at"]))
+    studies = sorted(ledger.rows("studies"), key=lambda row: str(row["created_at"]))
     if not studies:
         raise InputError(ledger.root, "no study was begun here", "name the folder of a study")
     study = studies[-1]
     rows = [
         row
-        for row in ledger.read("trials").to_pylist()
+        for row in ledger.rows("trials")
         if row["study_id"] == study["study_id"] and row["started_at"] is not None
     ]
-    budget = json.loads(study["budget"] or "{}")
-    configuration = json.loads(study["configuration"] or "{}")
+    budget, configuration = study["budget"] or {}, study["configuration"] or {}
     if price_per_gpu_hour is None:
         price_per_gpu_hour = configuration.get("budget", {}).get("price_per_gpu_hour") or 0.0
     lines = lines_of(rows)
@@ -227,7 +226,8 @@ def read_status(ledger: Ledger, price_per_gpu_hour: float | None = None) -> Stud
     stage = StageStatus(
         study=study["name"] or study["study_id"],
         stage=name,
-        measure=configuration.get("objective") or "auroc",
+        measure=study["objective"],
+        direction=(study["measures"] or {}).get(study["objective"], "maximise"),
         epochs=budget.get("epochs") or max((line.epoch for line in lines), default=0),
         total=_total(name, budget, lines),
         done=ended_trials(ours),
@@ -237,14 +237,16 @@ def read_status(ledger: Ledger, price_per_gpu_hour: float | None = None) -> Stud
         price_per_gpu_hour=price_per_gpu_hour,
         at=datetime.now(UTC),
     )
-    seals = tuple(_seal(row) for row in rows if row["method"] is None)
+    readings = tuple(
+        _reading(row) for row in ledger.rows("test_reads") if row["study_id"] == study["study_id"]
+    )
     others = len({row["study_id"] for row in studies}) - 1
-    return StudyStatus(stage, lines, seals, others)
+    return StudyStatus(stage, lines, readings, others)
 
 
-def _seal(row: Mapping[str, Any]) -> str:
-    opened = f"{row['trial_id']}: {row['started_at'].astimezone():%Y-%m-%d %H:%M}, {row['state']}"
-    return f"{opened}, {row['reason']}" if row["reason"] else opened
+def _reading(row: Mapping[str, Any]) -> str:
+    state = "complete" if row["closed_at"] else "not finished"
+    return f"{row['opened_at'].astimezone():%Y-%m-%d %H:%M}, {state}, {row['reason']}"
 
 
 def _total(stage: str, budget: Mapping[str, Any], lines: Sequence[TrialLine]) -> int | None:
@@ -265,8 +267,7 @@ def lines_of(rows: Iterable[Mapping[str, Any]]) -> tuple[TrialLine, ...]:
     An attempt that was followed by another is over, whatever its row says: whoever ran it could
     not write any more.
     """
-    trials = [row for row in rows if row["method"] is not None]
-    trials.sort(key=lambda row: (row["started_at"], row["trial_id"], row["attempt"]))
+    trials = sorted(rows, key=lambda row: (row["started_at"], row["trial_id"], row["attempt"]))
     last = {row["trial_id"]: row["attempt"] for row in trials}
     stages = [_PART_OF.get(row["stage"], row["stage"]) for row in trials]
     shown = next((stage for stage in reversed(stages) if stage != LINK), "search")
@@ -279,14 +280,13 @@ def lines_of(rows: Iterable[Mapping[str, Any]]) -> tuple[TrialLine, ...]:
 
 def _line(row: Mapping[str, Any], shown_in: str, is_last: bool) -> TrialLine:
     lost = row["state"] == "running" and not is_last
-    configuration = row.get("configuration")
     return TrialLine(
         trial_id=row["trial_id"],
         attempt=row["attempt"],
         stage=row["stage"] or "",
-        method=row["method"],
+        method=row["method"] or "",
         state="preempted" if lost else row["state"],
-        settings=settings_of(json.loads(configuration)) if configuration else settings_of_row(row),
+        settings=settings_of(row["configuration"] or {}),
         epoch=row["epochs_done"] or 0,
         best=row["objective"],
         workers=row["workers"] or 1,

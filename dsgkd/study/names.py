@@ -1,0 +1,47 @@
+"""The names of models and data as a ledger shows them: without where they lie."""
+
+from pathlib import Path, PurePath
+from typing import Any
+
+from dsgkd.errors import InputError
+from dsgkd.ledger import without_paths
+from dsgkd.study.config import StudyConfig, as_json
+from dsgkd.study.search.arms import public_name
+
+
+class PublicNames:
+    """Takes the names of a study's models to those of its ledger, and back.
+
+    Raises:
+        InputError: two models would have the same name.
+    """
+
+    def __init__(self, config: StudyConfig) -> None:
+        arms = [arm.teacher for arm in config.arms.values() if arm.teacher]
+        given = dict.fromkeys((*config.models, *config.teachers, *arms))
+        self._names = {name: public_name(name) for name in given}
+        self._given: dict[str, str] = {}
+        for name, public in self._names.items():
+            if self._given.setdefault(public, name) != name:
+                raise InputError(
+                    f"model {public}", "two models are called so", "rename the folder of one"
+                )
+        if Path(config.run.data.path).exists():
+            self._names[config.run.data.path] = PurePath(config.run.data.path).name
+
+    def public(self, tree: Any) -> Any:
+        """Return JSON values with the names that may be in a ledger."""
+        if isinstance(tree, str):
+            return self._names.get(tree) or without_paths(tree)
+        if isinstance(tree, dict):
+            return {key: self.public(value) for key, value in tree.items()}
+        return [self.public(value) for value in tree] if isinstance(tree, list | tuple) else tree
+
+    def configuration(self, config: StudyConfig) -> dict[str, Any]:
+        """Return a study's configuration as its ledger has it."""
+        found: dict[str, Any] = self.public(as_json(config))
+        return found
+
+    def given(self, public: str) -> str:
+        """Return what the user calls a model."""
+        return self._given.get(public, public)
