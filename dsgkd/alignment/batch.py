@@ -184,9 +184,7 @@ class Collator:
         )
 
 
-def evaluation_batches(
-    texts: EncodedTexts, batch_size: int, collate: Collator
-) -> Iterator[Batch]:
+def evaluation_batches(texts: EncodedTexts, batch_size: int, collate: Collator) -> Iterator[Batch]:
     """Yield every text once, longest first."""
     order = np.argsort(-texts.lengths, kind="stable")
     for at in range(0, len(order), batch_size):
@@ -234,7 +232,9 @@ def _side(tokens: Ragged, pad: int, spans: Tensor, length: int) -> Side:
 
 
 def _word_spans(spans: Tensor) -> WordSpans:
-    return WordSpans(spans, int((spans[..., 1] - spans[..., 0]).sum(1).max()) if spans.numel() else 0)
+    return WordSpans(
+        spans, int((spans[..., 1] - spans[..., 0]).sum(1).max()) if spans.numel() else 0
+    )
 
 
 def _no_words(texts: int) -> Tensor:

@@ -11,7 +11,7 @@ from dsgkd.alignment.alignment import Alignment
 from dsgkd.alignment.view import View
 from dsgkd.alignment.words import WordRule
 from dsgkd.data.ragged import Array
-from dsgkd.data.sources import Notes
+from dsgkd.data.sources import Notes, TextSource
 
 UNLABELLED = -1
 """The label of a text that has none."""
@@ -40,7 +40,7 @@ class EncodedTexts:
     @classmethod
     def of(
         cls,
-        notes: Notes,
+        notes: Notes | TextSource,
         student: PreTrainedTokenizerBase,
         teachers: Sequence[PreTrainedTokenizerBase],
         max_length: int,

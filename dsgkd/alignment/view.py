@@ -20,7 +20,7 @@ from dsgkd.alignment._spans import Meaningless, joined_spans, paper_spans, scrip
 from dsgkd.alignment._tokens import Frame, Pieces, at_spaces, chunks, cut_for, tokenize
 from dsgkd.alignment.words import WordRule, find_words, separated
 from dsgkd.data.ragged import Array, Ragged, list_array
-from dsgkd.data.sources import Notes
+from dsgkd.data.sources import Notes, TextSource
 from dsgkd.errors import InputError
 from dsgkd.storage.stored_table import stored_table
 
@@ -100,7 +100,7 @@ def encode(
 
 
 def encoded(
-    notes: Notes,
+    notes: Notes | TextSource,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     rule: WordRule,
@@ -165,7 +165,7 @@ class View:
     @classmethod
     def of(
         cls,
-        texts: Notes,
+        texts: Notes | TextSource,
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         rule: WordRule,
@@ -223,7 +223,7 @@ class View:
 
     @cached_property
     def keys(self) -> Array:
-        """Names of all that the model reads of each text, its tokens and its words: `[texts]` int64.
+        """Names of all that the model reads of each text, tokens and words: `[texts]` int64.
 
         Equal keys, equal states, whatever the other model, the cache and the order of the texts.
         """

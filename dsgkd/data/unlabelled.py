@@ -42,6 +42,19 @@ class TextSource:
     """Number of rows read; `blank`, `repeated` and `held_out` ones, which were dropped; and
     `in_training` ones, which were not, although the text is in the training split too."""
 
+    @classmethod
+    def joined(cls, parts: Sequence["TextSource"]) -> "TextSource":
+        """Return several sources as one."""
+        if len(parts) == 1:
+            return parts[0]
+        counts = sum((Counter(part.counts) for part in parts), Counter())
+        return cls(
+            pa.concat_tables([part.table for part in parts]).combine_chunks(),
+            content_hash([part.fingerprint for part in parts]),
+            ", ".join(part.name for part in parts),
+            dict(counts),
+        )
+
 
 def read_unlabelled(
     paths: Sequence[str],

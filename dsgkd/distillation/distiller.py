@@ -203,8 +203,6 @@ def teacher_request(config: DistillationConfig, pairs: Pairs) -> TapRequest:
     return TapRequest.joined([criterion.requests(pairs)[1] for criterion in criteria])
 
 
-
-
 def _of_words(states: WordStates, mask: Tensor) -> WordStates:
     return WordStates({layer: hidden[mask] for layer, hidden in states.hidden.items()}, {})
 

@@ -35,9 +35,10 @@ def attention_for(device: torch.device | str) -> str:
 class AttentionTap:
     """Collects what chosen layers' attention says about the words of a batch.
 
-    Any number of them may be open, by `tapped`, around one forward pass; afterwards `rows[i]` is the mean attention
-    row of each word in the i-th attention layer, [batch, heads, words, length] (or [..., words]
-    with `columns`), float32, or None where not wanted or not plain multi-head attention.
+    Any number of them may be open, by `tapped`, around one forward pass; afterwards `rows[i]` is
+    the mean attention row of each word in the i-th attention layer, [batch, heads, words, length]
+    (or [..., words] with `columns`), float32, or None where not wanted or not plain multi-head
+    attention.
     """
 
     pool: Tensor

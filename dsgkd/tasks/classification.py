@@ -95,4 +95,3 @@ class Classification:
         """Yield label and class probabilities of each note."""
         for label, row in zip(texts.labels.tolist(), predicted, strict=True):
             yield {"label": label, "probability": np.asarray(row).tolist()}
-

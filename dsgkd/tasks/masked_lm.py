@@ -86,7 +86,7 @@ class MaskedLanguageModel:
         return F.cross_entropy(logits, truth, reduction="sum") / count
 
     def predict(self, output: Any, batch: Batch) -> Tensor:
-        """Return for each text the sum of its tokens' losses, how many were right, and their number."""
+        """Return each text's sum of token losses, how many were right, and their number."""
         targets = _targets(batch)
         logits = output.logits[0, : len(targets.tokens)].float()
         loss = F.cross_entropy(logits, targets.tokens, reduction="none")

@@ -69,7 +69,7 @@ def evaluate(
 
 
 def evaluate_validation(run: OpenRun, workers: Workers | None = None) -> Evaluation:
-    """Measure the student on validation, after choosing there what the task chooses, if anything."""
+    """Measure the student on validation, after fitting there what the task fits."""
     workers = workers or Workers()
     if run.task.idle:
         return Evaluation(np.zeros((len(run.validation), 0), np.float32), _terms(run, workers))

@@ -25,7 +25,7 @@ from dsgkd.alignment.view import View
 from dsgkd.distillation.distiller import Distiller
 from dsgkd.errors import InputError
 from dsgkd.models.attention import attention_for
-from dsgkd.models.export import save_model
+from dsgkd.models.folder import save_model
 from dsgkd.models.hub import load_tokenizer
 from dsgkd.models.masked import MaskedStudent, load_masked
 from dsgkd.models.randomness import seed_everything
@@ -34,7 +34,14 @@ from dsgkd.storage.checkpoint import Checkpoints
 from dsgkd.tasks.masked_lm import MaskedLanguageModel
 from dsgkd.training.config import OptimisationConfig, RunConfig, SelectionConfig
 from dsgkd.training.loop import EpochResult, train
-from dsgkd.training.on_the_fly import configuration, corpus, folder_of, is_built, is_built_here, label
+from dsgkd.training.on_the_fly import (
+    configuration,
+    corpus,
+    folder_of,
+    is_built,
+    is_built_here,
+    label,
+)
 from dsgkd.training.opening import OpenRun, where_to_run
 from dsgkd.training.pretraining_config import PretrainingConfig, fingerprint_of, spread
 
@@ -102,7 +109,6 @@ def pretrain(
     model = run.student
     assert isinstance(model, MaskedStudent)
     save_model(folder, model.model, run.tokenizer, {"pretraining.json": asdict(report)})
-    checkpoints.delete_all()
     notify(
         f"held-out masked loss {report.loss:.2f}, accuracy {report.masked_accuracy:.3f}; "
         f"{report.tokens_per_second:,.0f} tokens/s, {seconds:.0f} s"

@@ -13,14 +13,14 @@ from pathlib import Path
 from dsgkd.data.sources import SEALED
 from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.errors import InputError
-from dsgkd.models.export import save_model
 from dsgkd.models.fingerprint import fingerprint
+from dsgkd.models.folder import save_model
 from dsgkd.models.masked import MaskedStudent
 from dsgkd.models.student import encoder_of
 from dsgkd.storage.artefacts import Artefacts
 from dsgkd.storage.checkpoint import Checkpoints
 from dsgkd.training.config import LinkConfig, RunConfig, SelectionConfig
-from dsgkd.training.loop import EpochResult, restore_best, train
+from dsgkd.training.loop import BEST, LAST, EpochResult, restore_best, train
 from dsgkd.training.on_the_fly import model_reference
 from dsgkd.training.opening import open_run, open_table, transfer_sources
 from dsgkd.training.workers import Workers
@@ -107,10 +107,12 @@ def train_link(
             whole = isinstance(student, MaskedStudent)
             model = student.model if whole else encoder_of(student)
 
-            def write(folder: Path, model: object = model) -> None:
-                save_model(folder, model, opened.tokenizer)
+            def write() -> None:
+                artefacts.ensure(
+                    link.key, lambda folder: save_model(folder, model, opened.tokenizer)
+                )
 
-            workers.on_rank_zero(lambda: artefacts.ensure(link.key, write) and None)
+            workers.on_rank_zero(write)
         yield result
 
 
@@ -121,7 +123,7 @@ def make_links(run: RunConfig, artefacts: Artefacts, cache: Path, store: StoreCo
             checkpoints = Checkpoints(cache / "links" / link.key)
             for _ in train_link(link, artefacts, cache, store, checkpoints):
                 pass
-            checkpoints.delete_all()
+            checkpoints.delete(LAST, BEST)
 
 
 _PREFIX = "artefact:"

@@ -1,4 +1,4 @@
-"""What a distillation criterion is: a measure of how far a student's word states are from a teacher's.
+"""Distillation criteria: how far a student's word states are from a teacher's.
 
 To add one, write a class like those beside this file and name it as `package.module:Class`, or in
 `CRITERIA`. Its loss is a sum over words divided by `count`, the number of words it is averaged
@@ -52,7 +52,7 @@ class Criterion(nn.Module, ABC):
     def requests(cls, pairs: Pairs) -> tuple[TapRequest, TapRequest]:
         """Return what is read of the student and of the teacher."""
 
-    def calibrate(self, student: WordStates, teacher: WordStates) -> None:  # noqa: B027
+    def calibrate(self, student: WordStates, teacher: WordStates) -> None:
         """Start from a sample of words: hidden states only, [words, width] in each layer."""
 
     @abstractmethod

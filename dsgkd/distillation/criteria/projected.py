@@ -95,7 +95,6 @@ def projected_hidden_loss(
         count: N.
     """
     summed = total(
-        masked_square_sum(t, s, mask) / t.shape[-1]
-        for t, s in zip(teacher, projected, strict=True)
+        masked_square_sum(t, s, mask) / t.shape[-1] for t, s in zip(teacher, projected, strict=True)
     )
     return summed / (at_least_one(count) * len(projected))

@@ -110,7 +110,8 @@ def _ragged(part: StateKind, word_states: WordStates, mask: Tensor, tokens: Tens
     """Drop the padding: [sum of sizes, width], the texts one after the other."""
     if part.kind == "hidden":
         return word_states.hidden[part.layer][mask].half().cpu().numpy()
-    rows = word_states.attention[part.layer].movedim(1, -1)  # [batch, words, words or length, heads]
+    # [batch, words, words or length, heads]
+    rows = word_states.attention[part.layer].movedim(1, -1)
     columns = mask if part.kind == "words" else tokens.bool()
     return rows[mask[:, :, None] & columns[:, None, :]].half().cpu().numpy()
 
