@@ -15,11 +15,11 @@ from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.storage.location import Location
 from dsgkd.study.cost.budget import BudgetConfig
-from dsgkd.study.objectives import Constraint, check_name, measures_of
+from dsgkd.study.objectives import Constraint, check_name
 from dsgkd.study.search.arms import Arm, arms, teacher_names
 from dsgkd.study.search.config import ParameterPoint, PruningConfig, SearchConfig
 from dsgkd.study.search.space import SearchSpace
-from dsgkd.training.run import RunConfig
+from dsgkd.training.config import RunConfig
 
 
 @config
@@ -106,7 +106,7 @@ class StudyConfig:
             )
         constrained = [Constraint.parse(text).name for text in self.search.constraints]
         for name in (*self.search.objectives, *constrained):
-            check_name(name, measures_of(self.run))
+            check_name(name, self.run.task.measures)
 
     @property
     def location(self) -> Location:
@@ -129,6 +129,22 @@ class StudyConfig:
         return local_scratch(self.location.path())
 
     @property
+    def shared_cache(self) -> str:
+        """URI of what machines without a folder in common share; empty: they have one."""
+        location = Location(self.out)
+        return location.child("cache").root if location.is_remote else ""
+
+    @property
+    def artefacts(self) -> str:
+        """Where what the links of recipes have made is kept, for all studies in `out`."""
+        return Location(self.out).child("cache/artefacts").root
+
+    @property
+    def train_scratch(self) -> str:
+        """Where Ray Train keeps its own files, which all machines have to see."""
+        return self.location.child("tune").root
+
+    @property
     def arms(self) -> dict[str, Arm]:
         """The methods that are compared, by name."""
         return {arm.method: arm for arm in arms(self.confirmation.controls)}
@@ -149,7 +165,9 @@ class StudyConfig:
     def models(self) -> tuple[str, ...]:
         """The student and every teacher, each by itself."""
         wrong = [arm.teacher for arm in self.arms.values() if arm.teacher]
-        return tuple(dict.fromkeys((self.run.student.model, *self.single_teachers, *wrong)))
+        links = [name for one in self.run.links for name in teacher_names(one.distillation.teacher)]
+        found = (self.run.student.model, *self.single_teachers, *wrong, *links)
+        return tuple(dict.fromkeys(found))
 
     @property
     def single_teachers(self) -> tuple[str, ...]:

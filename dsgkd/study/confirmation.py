@@ -11,7 +11,7 @@ from datetime import datetime
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.history import TrialHistory
 from dsgkd.study.search.search import Candidate, Search
-from dsgkd.training.run import RunConfig
+from dsgkd.training.config import RunConfig
 
 FIRST_SEED = 1000
 """Seeds of confirmation begin so far above the study's."""
@@ -26,7 +26,7 @@ class PlannedTrial:
     method: str
     trial_id: str
     run: RunConfig
-    parent: str
+    parent: str = ""
 
 
 def confirmation(config: StudyConfig, search: Search) -> Iterator[PlannedTrial]:

@@ -29,12 +29,10 @@ from dsgkd.study.messages import (
     TrialStarted,
     WorkerLost,
 )
-from dsgkd.study.spec import TrialSpec
+from dsgkd.study.spec import LINK, TrialSpec
 
 WORKER_DEATHS = 5
 """So often a trial's worker may die on a living machine without an epoch in between."""
-LINK = "link"
-"""Stage of the trials that make artefacts for others."""
 
 
 @dataclass

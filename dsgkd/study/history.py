@@ -5,13 +5,13 @@ what is read here.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dsgkd.ledger import Ledger
-from dsgkd.study.objectives import Direction
+from dsgkd.ledger.measures import Direction, improvement
 
 FINISHED = ("complete", "pruned", "failed")
 """States after which a trial is not run again."""
@@ -55,10 +55,13 @@ def read_history(
     for row in ledger.rows("trials"):
         attempts[row["trial_id"]].append(row)
     scores: dict[str, dict[int, float]] = defaultdict(dict)
+    epochs: dict[str, set[int]] = defaultdict(set)
     for row in ledger.rows("metrics", "trial_id", "epoch", "split", "loss", "measures"):
-        value = ((row["measures"] or {}) | {"loss": row["loss"]}).get(objective)
-        if row["split"] == "validation" and value is not None:
-            scores[row["trial_id"]][row["epoch"]] = -value if direction == "minimise" else value
+        if row["split"] == "validation":
+            epochs[row["trial_id"]].add(row["epoch"])
+            value = ((row["measures"] or {}) | {"loss": row["loss"]}).get(objective)
+            if value is not None:
+                scores[row["trial_id"]][row["epoch"]] = improvement(value, direction)
     trials = {}
     for trial_id, rows in attempts.items():
         last = max(rows, key=lambda row: row["attempt"])
@@ -70,7 +73,7 @@ def read_history(
             parent=last["parent"] or "",
             attempts=last["attempt"],
             scores=dict(sorted(scores[trial_id].items())),
-            epochs=_without_gap(scores[trial_id]),
+            epochs=_without_gap(epochs[trial_id]),
             values=last["objectives"] or {},
             parameters=last["parameters"] or {},
             seconds=sum(row["worker_seconds"] or 0.0 for row in rows),
@@ -94,8 +97,8 @@ def close_lost(ledger: Ledger, past: Mapping[str, TrialHistory]) -> None:
             ledger.write("trials", [row], f"{trial.trial_id}-{trial.attempts}")
 
 
-def _without_gap(scores: Mapping[int, float]) -> int:
-    epochs = 0
-    while epochs + 1 in scores:
-        epochs += 1
-    return epochs
+def _without_gap(epochs: Container[int]) -> int:
+    count = 0
+    while count + 1 in epochs:
+        count += 1
+    return count

@@ -5,16 +5,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dsgkd.data.identity import id_key, keyed
-from dsgkd.data.sources import Notes
+from dsgkd.data.notes import Notes
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
 from dsgkd.models.fingerprint import fingerprint
-from dsgkd.models.on_the_fly import model_reference
 from dsgkd.study.config import StudyConfig, check_same
 from dsgkd.study.history import TrialHistory, close_lost, read_history
 from dsgkd.study.names import PublicNames
-from dsgkd.study.objectives import direction_of, measures_of
+from dsgkd.study.objectives import direction_of
 from dsgkd.study.preparation.environment import environment, hardware, lock_hash, versions
+from dsgkd.training.on_the_fly import model_reference
 
 
 class StudyManifest:
@@ -44,7 +44,7 @@ class StudyManifest:
             "hardware": hardware(),
             "data_fingerprint": notes.fingerprint,
             **_counts(notes),
-            "measures": dict(measures_of(config.run)),
+            "measures": dict(config.run.task.measures),
             "objective": config.run.selection.objective,
             "seed": config.seed,
             "lock_hash": lock_hash(),
@@ -124,7 +124,7 @@ class StudyManifest:
     def read(self) -> None:
         """Read the trials again."""
         objective = self._config.run.selection.objective
-        direction = direction_of(objective, measures_of(self._config.run))
+        direction = direction_of(objective, self._config.run.task.measures)
         self.past = read_history(self.ledger, objective, direction)
 
     def is_done(self, trial_id: str) -> bool:
@@ -153,17 +153,14 @@ class StudyManifest:
 
 def _counts(notes: Notes) -> dict[str, Any]:
     """Return how many rows, labels and patients each split has, and the subgroups."""
-    table = notes.table.to_pandas()
-    rows, labels, patients = {}, {}, {}
+    table = notes.table.select(["split", "label"]).to_pandas()
+    labels = {}
     for split, part in table.groupby("split"):
-        rows[split] = len(part)
         counts = part["label"].value_counts().sort_index()
-        labels[split] = {notes.label_names[label]: int(count) for label, count in counts.items()}
-        known = part["group_id"].dropna() if "group_id" in part else []
-        patients[split] = int(known.nunique()) if len(known) else None
+        labels[split] = {notes.label_names[label]: int(n) for label, n in counts.items()}
     return {
-        "row_counts": rows,
+        "row_counts": {split: int(n) for split, n in table["split"].value_counts().items()},
         "label_counts": labels,
-        "patients": patients,
-        "subgroups": getattr(notes, "subgroups", {}),
+        "patients": notes.patients(),
+        "subgroups": notes.subgroup_counts(),
     }

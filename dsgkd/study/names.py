@@ -26,8 +26,12 @@ class PublicNames:
                 raise InputError(
                     f"model {public}", "two models are called so", "rename the folder of one"
                 )
-        if Path(config.run.data.path).exists():
-            self._names[config.run.data.path] = PurePath(config.run.data.path).name
+        transfers = [config.run.transfer, *(link.transfer for link in config.run.links)]
+        files = [config.run.data.path]
+        files += [name for one in transfers for name in (*one.unlabelled, one.glossary)]
+        for name in filter(None, files):
+            if Path(name).exists():
+                self._names[name] = PurePath(name).name
 
     def public(self, tree: Any) -> Any:
         """Return JSON values with the names that may be in a ledger."""

@@ -4,24 +4,17 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from dsgkd.errors import InputError
+from dsgkd.ledger.measures import Direction
 from dsgkd.study.messages import Charge, EpochFinished, TrialEnded
-from dsgkd.tasks.measures import MEASURES, SMALLER_IS_BETTER
-from dsgkd.training.run import RunConfig
 
-Direction = Literal["maximise", "minimise"]
 Measures = Mapping[str, Direction]
+"""Measure -> whether more or less of it is better."""
 
 COSTS = ("worker_seconds", "gpu_seconds", "ms_per_note", "peak_rss_mb", "peak_gpu_mb")
 """What may be judged besides measures; less is better. `ms_per_note` is the time to predict one
 note of the validation split in batches, in milliseconds."""
-
-
-def measures_of(run: RunConfig) -> Measures:
-    """Return the measures of a run's task, and whether more or less of each is better."""
-    return {n: "minimise" if n in SMALLER_IS_BETTER else "maximise" for n in MEASURES}
 
 
 def check_name(name: str, measures: Iterable[str]) -> str:

@@ -4,7 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsgkd.distillation.store.shard_storage import StoreConfig
-from dsgkd.training.run import RunConfig
+from dsgkd.training.config import RunConfig
+
+LINK = "link"
+"""Stage of the trials that make artefacts for others."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class TrialSpec:
     folder: str = ""
     """Folder or URI of its checkpoints and its model."""
     cache: str = ""
+    """Local folder of tokenised texts and small models."""
+    shared_cache: str = ""
+    """URI of what machines without a folder in common have to share; empty: there is one."""
+    artefacts: str = ""
+    """Folder or URI of what links have made."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """Where teachers are stored."""
     own_teacher: str = ""

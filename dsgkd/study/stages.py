@@ -6,9 +6,10 @@ Every stage is made when the one before is over, from what the ledger says of it
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from dsgkd.configuration import structure
-from dsgkd.data.sources import SEALED, SPLITS
+from dsgkd.data.notes import SEALED, SPLITS
 from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.callbacks.ledger import LedgerCallback
 from dsgkd.study.callbacks.progress import StageInfo, progress, with_past
@@ -20,12 +21,16 @@ from dsgkd.study.dispatcher import Stage
 from dsgkd.study.history import TrialHistory
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.messages import Charge, TrialEnded
-from dsgkd.study.objectives import Constraint, direction_of, measures_of
+from dsgkd.study.objectives import Constraint, direction_of
 from dsgkd.study.search.pruning import PruningCallback
 from dsgkd.study.search.search import Search
-from dsgkd.study.spec import TrialSpec
+from dsgkd.study.spec import LINK, TrialSpec
 from dsgkd.study.test_access import TestAccess
-from dsgkd.training.run import RunConfig, open_table
+from dsgkd.training.config import LinkConfig, RunConfig
+from dsgkd.training.opening import open_table
+from dsgkd.training.recipe import links_of
+
+AnyRun = TypeVar("AnyRun", RunConfig, LinkConfig)
 
 
 @dataclass
@@ -95,7 +100,7 @@ class Stages:
             done=stage.done,
             measure=objective,
             epochs=config.run.optimisation.epochs,
-            direction=direction_of(objective, measures_of(config.run)),
+            direction=direction_of(objective, config.run.task.measures),
             price_per_gpu_hour=config.budget.price_per_gpu_hour,
         )
         ledger, names = self._manifest.ledger, self._manifest.names
@@ -130,9 +135,7 @@ class Stages:
     def _searched(self, search: Search, pruning: PruningCallback) -> Iterator[TrialSpec]:
         """Yield what the search asks for, but for trials whose fate was already decided."""
         while (candidate := search.ask()) is not None:
-            planned = PlannedTrial(
-                "search", candidate.method, candidate.trial_id, candidate.run, parent=""
-            )
+            planned = PlannedTrial("search", candidate.method, candidate.trial_id, candidate.run)
             spec = replace(
                 spec_of(self._config, self._manifest, planned), parameters=candidate.parameters
             )
@@ -195,14 +198,26 @@ class Stages:
     def _run_of(self, trial: TrialHistory) -> RunConfig:
         """Return the run of a trial in the ledger, with its files where they lie now."""
         written = structure(RunConfig, trial.row["configuration"])
-        ours = self._config.run
-        teacher = self._manifest.names.given(written.distillation.teacher)
+        ours, given = self._config.run, self._manifest.names.given
+
+        def found(run: AnyRun, now: AnyRun) -> AnyRun:
+            teacher = given(run.distillation.teacher)
+            return replace(
+                run,
+                distillation=replace(run.distillation, teacher=teacher),
+                transfer=replace(
+                    run.transfer,
+                    unlabelled=now.transfer.unlabelled,
+                    glossary=now.transfer.glossary,
+                ),
+            )
+
         return replace(
-            written,
+            found(written, ours),
             data=ours.data,
             world=ours.world,
             student=replace(written.student, model=ours.student.model),
-            distillation=replace(written.distillation, teacher=teacher),
+            links=tuple(map(found, written.links, ours.links)),
         )
 
     def _planned_stage(
@@ -215,7 +230,15 @@ class Stages:
 
 
 def spec_of(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial) -> TrialSpec:
-    """Return the next attempt at a trial."""
+    """Return the next attempt at a trial, with the links that it starts from."""
+    links: list[TrialSpec] = []
+    for link in links_of(planned.run, config.cache):
+        one = PlannedTrial(LINK, planned.method, f"{LINK}-{link.key[:8]}", link.run)
+        links.append(replace(_spec(config, manifest, one), key=link.key, needs=tuple(links)))
+    return replace(_spec(config, manifest, planned), needs=tuple(links))
+
+
+def _spec(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial) -> TrialSpec:
     cluster, past = config.cluster, manifest.past.get(planned.trial_id)
     kept_in = planned.parent if planned.stage == "test" else planned.trial_id
     own_teacher, store = "", config.store
@@ -233,10 +256,12 @@ def spec_of(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial)
         parent=planned.parent,
         folder=config.location.child(f"trials/{kept_in}").root,
         cache=str(config.cache),
+        shared_cache=config.shared_cache,
+        artefacts=config.artefacts,
         store=store,
         own_teacher=own_teacher,
         ledger=manifest.ledger.root,
-        scratch=str(config.scratch / "tune"),
+        scratch=config.train_scratch,
         keep_model=planned.stage in ("confirm", "control"),
         known_epochs=past.epochs if past else 0,
         workers=cluster.workers_per_trial,

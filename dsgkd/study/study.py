@@ -15,11 +15,11 @@ from dataclasses import replace
 from typing import Any
 
 from dsgkd.data import identity
-from dsgkd.data.sources import SEALED, SPLITS, Notes
-from dsgkd.distillation.distiller import TeacherStore, TeacherWeights
+from dsgkd.data.notes import SEALED, SPLITS, Notes
+from dsgkd.distillation.config import TeacherStore, TeacherWeights
 from dsgkd.distillation.teachers.source import choose
 from dsgkd.errors import InputError
-from dsgkd.models import on_the_fly
+from dsgkd.storage.artefacts import Artefacts
 from dsgkd.storage.lease import Busy, Lease
 from dsgkd.storage.location import Location
 from dsgkd.study.backends.backend import Steps
@@ -31,14 +31,19 @@ from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetCallback
 from dsgkd.study.cost.plan import print_estimate, print_replays
 from dsgkd.study.dispatcher import Dispatcher
+from dsgkd.study.history import TrialHistory
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.preparation.prepare import build_models, check_models, depths, prepare_notes
+from dsgkd.study.preparation.shared_cache import pull, share_key
 from dsgkd.study.preparation.teachers import StoredTeacherPlan, plan, store_teacher
 from dsgkd.study.search.arms import public_name
 from dsgkd.study.search.search import Search
+from dsgkd.study.spec import LINK
 from dsgkd.study.stages import Outcome, Stages
 from dsgkd.study.trial import trial_steps
-from dsgkd.training.run import RunConfig, open_table
+from dsgkd.training import on_the_fly
+from dsgkd.training.config import RunConfig
+from dsgkd.training.opening import open_table
 
 JOURNAL = "search.journal"
 
@@ -139,14 +144,38 @@ class Study:
         budget = BudgetCallback(config.budget, rows)
         stages = Stages(config, manifest, budget, self.outcome, console, self._live)
         dispatcher = Dispatcher(
-            stages.of(self._search(run, layers), concurrent, callbacks), concurrent
+            stages.of(self._search(run, layers), concurrent, callbacks),
+            concurrent,
+            made=self._made_links(),
+            broken=self._broken_links(),
         )
-        kind = TuneBackend if config.cluster.workers_per_trial == 1 else RayTrainBackend
-        scratch = config.scratch / "tune"
-        kind(config.cluster.resources, concurrent, scratch, self._steps).run(dispatcher)
+        cluster, scratch = config.cluster, config.scratch / "tune"
+        if cluster.workers_per_trial == 1:
+            backend = TuneBackend(cluster.resources, concurrent, scratch, self._steps)
+        else:
+            backend = RayTrainBackend(cluster.resources, concurrent, scratch, self._steps)
+        backend.run(dispatcher)
+
+    def _links(self, state: str) -> list[TrialHistory]:
+        past = self._manifest.past.values()
+        return [trial for trial in past if trial.stage == LINK and trial.state == state]
+
+    def _made_links(self) -> list[str]:
+        """Return the links whose artefacts are there; those that were deleted are made again."""
+        artefacts = Artefacts(self.config.artefacts)
+        return [
+            trial.trial_id
+            for trial in self._links("complete")
+            if artefacts.get(trial.row["settings"]["artefact"]) is not None
+        ]
+
+    def _broken_links(self) -> dict[str, str]:
+        return {trial.trial_id: trial.row["reason"] or "" for trial in self._links("failed")}
 
     def _notes(self) -> Notes:
-        run = self.config.run
+        config, run = self.config, self.config.run
+        if config.shared_cache:
+            share_key(Location(config.shared_cache), config.cache)
         return open_table(run.data, run.world, self.config.cache, run.splits)
 
     def _prepare(self) -> tuple[RunConfig, dict[str, int], int]:
@@ -158,7 +187,7 @@ class Study:
         """
         config, console, run = self.config, self.console, self.config.run
         concurrent = self._concurrent()
-        build_models(config.models, config.cache, console)
+        build_models(config.models, config.cache, console, config.shared_cache)
         for teacher in config.models[1:]:
             distillation = replace(run.distillation, teacher=teacher)
             prepare_notes(replace(run, distillation=distillation), config.cache, console)
@@ -181,6 +210,8 @@ class Study:
                 location.path(), "a study stands here", "add --resume, or choose another --name"
             )
         if exists:
+            if config.shared_cache:
+                pull(Location(config.shared_cache), config.cache)
             identity.check_kept(config.cache)
             # Of the controls, a teacher of another domain may be new.
             known = (config.run.student.model, *config.single_teachers)
@@ -218,7 +249,8 @@ class Study:
 
         def planned(teacher: str, weights: TeacherWeights) -> StoredTeacherPlan:
             return plan(
-                config.run, config.space, teacher, weights, layers, config.cache, config.store
+                *(config.run, config.space, teacher, weights, layers),
+                *(config.cache, config.store, config.shared_cache),
             )
 
         plans = [planned(teacher, "pretrained") for teacher in config.single_teachers]

@@ -6,18 +6,24 @@ The only file of the study that calls the training loop.
 import os
 import resource
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.errors import InputError, StorageError
 from dsgkd.ledger import Ledger
+from dsgkd.ledger.measures import improvement
+from dsgkd.models.folder import save_model
+from dsgkd.models.masked import MaskedStudent
 from dsgkd.models.student import StudentCard, save_student
+from dsgkd.storage.artefacts import Artefacts
+from dsgkd.storage.checkpoint import Checkpoints
+from dsgkd.storage.location import Location
 from dsgkd.study.messages import (
     EpochFinished,
     Measured,
@@ -26,11 +32,13 @@ from dsgkd.study.messages import (
     TrialFailed,
     TrialFinished,
 )
+from dsgkd.study.preparation.shared_cache import pull
 from dsgkd.study.spec import TrialSpec
-from dsgkd.tasks.measures import improvement, measures
-from dsgkd.training.evaluation import predict, validation_threshold
-from dsgkd.training.loop import DivergedError, EpochResult, restore_best, train
-from dsgkd.training.run import OpenRun, open_notes, open_run
+from dsgkd.tasks.task import Predictions
+from dsgkd.training.evaluation import evaluate, evaluate_validation
+from dsgkd.training.loop import BEST, LAST, DivergedError, EpochResult, restore_best, train
+from dsgkd.training.opening import OpenRun, open_notes, open_run, open_table
+from dsgkd.training.recipe import Link, resolved, train_link
 from dsgkd.training.workers import Workers
 
 
@@ -46,10 +54,9 @@ def trial_steps(spec: TrialSpec) -> Iterator[Report]:
         torch.set_num_threads(max(1, spec.cpus_per_worker))
         if torch.cuda.is_available() and 0 < spec.gpus_per_worker < 1:
             torch.cuda.set_per_process_memory_fraction(spec.gpus_per_worker)
-        if spec.stage == "test":
-            yield _test(spec, workers)
-        else:
-            yield from _train(open_run(spec.run, Path(spec.cache), spec.store), spec, workers)
+        if spec.shared_cache:
+            pull(Location(spec.shared_cache), Path(spec.cache))
+        yield from _STEPS.get(spec.stage, _train)(spec, workers)
     except StorageError as error:
         yield StorageFailed(*error.args)
     except (InputError, DivergedError) as error:
@@ -59,100 +66,132 @@ def trial_steps(spec: TrialSpec) -> Iterator[Report]:
         yield TrialFailed(reason=f"{type(error).__name__} in {_place(error)}", **_peaks())
 
 
-def _train(run: OpenRun, spec: TrialSpec, workers: Workers) -> Iterator[Report]:
-    folder = Path(spec.folder)
-    for result in train(run, folder, workers, spec.known_epochs):
-        yield _epoch(run, result)
-    yield TrialFinished(measured=_finish(run, spec, folder, workers), **_peaks())
+def _train(spec: TrialSpec, workers: Workers) -> Iterator[Report]:
+    config = resolved(spec.run, Artefacts(spec.artefacts), Path(spec.cache))
+    run, checkpoints = open_run(config, Path(spec.cache), spec.store), Checkpoints(spec.folder)
+    stores = {teacher.store for teacher in run.teachers}
+    store = next((use for use in ("off", "miss", "hit") if use in stores), None)
+    for result in train(run, checkpoints, workers, spec.known_epochs):
+        ms_per_note = 1000 * result.evaluation_seconds / len(run.validation)
+        yield replace(_epoch(spec, result), ms_per_note=ms_per_note, teacher_store=store)
+    restore_best(run, checkpoints)
+    found = evaluate_validation(run, workers)
+    if workers.rank == 0:
+        _write_predictions(spec, run, "validation", found.predicted, run.validation)
+        if spec.keep_model:
+            _keep(spec, lambda folder: _save(folder, spec, run, found.measured))
+        if spec.own_teacher:  # before the last report: nobody asks for anything after it
+            shutil.rmtree(spec.own_teacher, ignore_errors=True)
+    yield TrialFinished(measured={"validation": found.measured}, **_peaks())
 
 
-def _epoch(run: OpenRun, result: EpochResult) -> EpochFinished:
-    objective = run.config.selection.objective
+def _link(spec: TrialSpec, workers: Workers) -> Iterator[Report]:
+    """Make an artefact that other trials start from, unless another study has made it."""
+    artefacts, checkpoints = Artefacts(spec.artefacts), Checkpoints(spec.folder)
+    if artefacts.get(spec.key) is None or checkpoints.exists(LAST):
+        link = Link(spec.key, spec.trial_id, spec.run)
+        for result in train_link(
+            *(link, artefacts, Path(spec.cache), spec.store, checkpoints),
+            *(workers, spec.known_epochs),
+        ):
+            yield _epoch(spec, result)
+        workers.on_rank_zero(lambda: checkpoints.delete(LAST, BEST))
+    yield TrialFinished(**_peaks())
+
+
+def _test(spec: TrialSpec, workers: Workers) -> Iterator[Report]:
+    """Predict the test split with the best weights of a confirmed run; no teacher is asked."""
+    alone = replace(spec.run.distillation, teacher="", alpha=0.0, beta=0.0, terms=())
+    config = resolved(spec.run, Artefacts(spec.artefacts), Path(spec.cache))
+    run = open_run(replace(config, distillation=alone), Path(spec.cache), spec.store)
+    restore_best(run, Checkpoints(spec.folder))
+    validation = evaluate_validation(run, workers).measured
+    fitted = {name: validation[name] for name in validation.keys() - run.task.measures.keys()}
+    texts = open_notes(config, Path(spec.cache)).split("test")  # knows the teachers' words
+    found = evaluate(run, texts, fitted, workers)
+    if workers.rank == 0:
+        _write_predictions(spec, run, "test", found.predicted, texts)
+    yield TrialFinished(measured={"test": found.measured}, **_peaks())
+
+
+_STEPS = {"link": _link, "test": _test}
+
+
+def _epoch(spec: TrialSpec, result: EpochResult) -> EpochFinished:
+    objective = spec.run.selection.objective
+    direction = spec.run.task.measures[objective]
     return EpochFinished(
         epoch=result.epoch,
-        score=improvement(objective, result.validation[objective]),
-        validation=result.validation | {"threshold": result.threshold},
+        score=improvement(result.validation[objective], direction),
+        validation=result.validation,
         best_epoch=result.best_epoch,
         best_objective=result.best_objective,
         finished=result.finished,
         step=result.step,
-        loss=result.train["loss"],
-        weighted={n.removeprefix("loss_"): v for n, v in result.train.items() if n != "loss"},
+        loss=result.loss,
+        raw=result.raw,
+        weighted=result.weighted,
         examples_per_second=result.examples_per_second,
         seconds=result.seconds,
         evaluation_seconds=result.evaluation_seconds,
-        ms_per_note=1000 * result.evaluation_seconds / len(run.notes.split("validation")),
-        teacher_store=run.teacher.store if run.teacher else None,
         **_peaks(),
     )
 
 
-def _finish(run: OpenRun, spec: TrialSpec, folder: Path, workers: Workers) -> dict[str, Measured]:
-    """Predict the validation split with the best weights; return the measures by split."""
-    restore_best(run, folder)
-    notes = run.notes.split("validation")
-    probability = predict(run, notes, workers)
-    threshold = validation_threshold(run, notes.labels, probability)
-    measured = measures(notes.labels, probability, threshold)
-    if workers.rank == 0:
-        _write_predictions(spec, "validation", notes, probability)
-        if spec.keep_model:
-            card = StudentCard(
-                run.label_names,
-                spec.run.student.head,
-                spec.run.max_length,
-                threshold,
-                spec.method,
-                dict(measured),
-            )
-            save_student(folder / "model", run.distiller.student, run.tokenizer, card)
-        if spec.own_teacher:  # before the last report: nobody asks for anything after it
-            shutil.rmtree(spec.own_teacher, ignore_errors=True)
-    return {"validation": measured | {"threshold": threshold}}
+def _save(folder: Path, spec: TrialSpec, run: OpenRun, measured: Measured) -> None:
+    if isinstance(run.student, MaskedStudent):
+        save_model(folder, run.student.model, run.tokenizer)
+        return
+    card = StudentCard(
+        run.label_names,
+        spec.run.student.head,
+        spec.run.max_length,
+        measured.get("threshold", 0.5),
+        spec.method,
+        {name: value for name, value in measured.items() if name in run.task.measures},
+    )
+    save_student(folder, run.student, run.tokenizer, card)
 
 
-def _test(spec: TrialSpec, workers: Workers) -> Report:
-    """Predict the test split with the best weights of a confirmed run; no teacher is asked."""
-    alone = replace(spec.run.distillation, teacher="", alpha=0.0, beta=0.0)
-    run = open_run(replace(spec.run, distillation=alone), Path(spec.cache), spec.store)
-    restore_best(run, Path(spec.folder))
-    validation = run.notes.split("validation")
-    notes = open_notes(spec.run, Path(spec.cache))[0].split("test")  # knows the teacher's words
-    threshold = validation_threshold(run, validation.labels, predict(run, validation, workers))
-    probability = predict(run, notes, workers)
-    measured = measures(notes.labels, probability, threshold) | {"threshold": threshold}
-    if workers.rank == 0:
-        _write_predictions(spec, "test", notes, probability)
-    return TrialFinished(measured={"test": measured}, **_peaks())
+def _keep(spec: TrialSpec, save: Callable[[Path], None]) -> None:
+    """Save the student in the trial's folder."""
+    location = Location(spec.folder).child("model")
+    if not location.is_remote:
+        save(location.folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="dsgkd-") as name:
+        save(Path(name))
+        for file in Path(name).rglob("*"):
+            if file.is_file():
+                location.upload(str(file.relative_to(name)), file)
 
 
 def _write_predictions(
-    spec: TrialSpec, split: str, notes: EncodedNotes, probability: NDArray[np.float32]
+    spec: TrialSpec, run: OpenRun, split: str, predicted: Predictions, texts: EncodedTexts
 ) -> None:
-    words = np.minimum(notes.words.lengths, spec.run.distillation.cs_max_len)
+    config = spec.run
+    notes = open_table(config.data, config.world, Path(spec.cache), config.splits)
+    subgroups = notes.only((split,)).subgroups
+    key = {"study_id": spec.study_id, "trial_id": spec.trial_id, "attempt": spec.attempt}
     columns = zip(
-        *(notes.example_ids, notes.group_ids, notes.labels, probability, words, notes.lengths),
+        *(texts.example_ids, texts.group_ids, texts.lengths),
+        *(texts.words_transferred(config.distillation.max_transfer_words), subgroups.to_pylist()),
         strict=True,
     )
     rows = [
-        {
-            "study_id": spec.study_id,
-            "trial_id": spec.trial_id,
-            "attempt": spec.attempt,
-            "split": split,
-            "example_id": example_id,
-            "group_id": group_id,
-            "label": int(label),
-            "probability": row.tolist(),
-            "words_transferred": int(count),
-            "length": int(length),
-        }
-        for example_id, group_id, label, row, count, length in columns
+        key
+        | {"split": split, "example_id": example_id, "group_id": group_id, "length": int(length)}
+        | {"words_transferred": int(words), "subgroups": categories}
+        | row
+        for row, (example_id, group_id, length, words, categories) in zip(
+            run.task.rows(predicted, texts), columns
+        )
     ]
-    Ledger(spec.ledger).write("predictions", rows, f"{spec}-{split}")
+    if rows:
+        Ledger(spec.ledger).write("predictions", rows, f"{spec}-{split}")
 
 
-def _peaks() -> Measured:
+def _peaks() -> dict[str, Any]:
     gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"peak_rss_mb": rss, "peak_gpu_mb": gpu}

@@ -1,1 +1,1 @@
-"""What follows a study's trials: the ledger, the progress on a terminal, trackers, notifications."""
+"""What follows a study's trials: ledger, progress on a terminal, trackers, notifications."""

@@ -15,7 +15,7 @@ from dsgkd.ledger import Ledger, without_paths
 from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.messages import Charge, EpochFinished, TrialEnded, TrialFinished
 from dsgkd.study.objectives import judged, judged_epoch
-from dsgkd.study.spec import TrialSpec
+from dsgkd.study.spec import LINK, TrialSpec
 
 Row = dict[str, Any]
 
@@ -53,10 +53,13 @@ class LedgerCallback(TrialCallback):
             "peak_gpu_mb": epoch.peak_gpu_mb,
             "epochs_done": epoch.epoch,
             "best_epoch": epoch.best_epoch,
-            "objective": epoch.best_objective,
-            "objectives": self._kept(values),
             "teacher_store": epoch.teacher_store,
         }
+        if spec.stage != LINK:  # which has an objective of its own
+            self._trials[spec.trial_id] |= {
+                "objective": epoch.best_objective,
+                "objectives": self._kept(values),
+            }
         self._metrics[spec.trial_id] += _epoch_rows(spec, epoch)
         self._write_metrics(spec)
         self._write_trial(spec)
@@ -67,7 +70,7 @@ class LedgerCallback(TrialCallback):
         row |= _costs(end.charge) | end.peaks
         row |= {"state": end.state, "reason": end.reason or None, "ended_at": end.charge.at}
         if isinstance(end.final, TrialFinished):
-            if end.last is not None:
+            if end.last is not None and spec.stage != LINK:
                 best = {spec.run.selection.objective: end.last.best_objective}
                 row["objectives"] = self._kept(judged(end) | best)
             if "test" in end.final.measured:
@@ -118,17 +121,21 @@ def _trial_row(spec: TrialSpec, public: Callable[[Any], Any]) -> Row:
 def _settings(spec: TrialSpec) -> Row:
     """Return what tells trials apart, by the names that people search for."""
     run, distillation = spec.run, spec.run.distillation
-    settings: Row = {"student": run.student.model, "head": run.student.head}
+    settings: Row = {"student": run.student.model, "head": run.student.head, "task": run.task.kind}
+    if spec.key:
+        settings["artefact"] = spec.key
     if distillation.teacher:
         settings |= {
             "teacher": distillation.teacher,
             "teacher_weights": distillation.teacher_weights,
             "layer_mapping": distillation.mapping,
-            "criterion": distillation.form,
+            "criterion": distillation.hidden,
             "alpha": distillation.alpha,
             "beta": distillation.beta,
-            "cs_max_len": distillation.cs_max_len,
+            "cs_max_len": distillation.max_transfer_words,
         }
+    if len(run.transfer.sources) > 1:
+        settings["mix"] = run.transfer.mix or ",".join(f"{s}=1" for s in run.transfer.sources)
     optimisation = run.optimisation
     return settings | {
         "encoder_lr": optimisation.encoder_lr,

@@ -61,7 +61,7 @@ def with_past(info: StageInfo, ledger: Ledger) -> StageInfo:
         info,
         worker_hours=sum(line.worker_seconds for line in lines) / 3600,
         gpu_hours=sum(line.gpu_seconds for line in lines) / 3600,
-        earlier=tuple(line for line in lines if line.part_of == info.stage),
+        earlier=tuple(line for line in lines if line.shown_in == info.stage),
     )
 
 
@@ -163,7 +163,8 @@ class StatusCallback(TrialCallback):
 
     def on_epoch(self, spec: TrialSpec, epoch: EpochFinished, charge: Charge) -> None:
         """Note what the epoch brought and cost."""
-        self._change(spec, charge, epoch=epoch.epoch, best=epoch.best_objective)
+        best = None if spec.stage == LINK else epoch.best_objective
+        self._change(spec, charge, epoch=epoch.epoch, best=best)
 
     def on_end(self, spec: TrialSpec, end: TrialEnded) -> None:
         """Note how it ended, and what it cost until then."""
@@ -223,7 +224,7 @@ class Progress(TrialCallback):
         """Say how the trial ended."""
         self._running.pop(spec.trial_id, None)
         self._done += end.state != "preempted" and spec.stage != LINK
-        parts, measure = [f"{spec.trial_id:<28} {end.state:<9}"], self._info.measure
+        parts, measure = [f"{spec.trial_id:<28} {end.state:<9}"], spec.run.selection.objective
         if end.last is not None:
             parts.append(f"{measure} {end.last.best_objective:.3f} in epoch {end.last.best_epoch}")
             parts.append(f"{end.charge.worker_seconds:.0f} s")

@@ -145,7 +145,7 @@ def settings_to_send(spec: TrialSpec) -> Sent:
 
 
 def _model(name: str) -> str:
-    """The name of a model, or a hash of where it lies: a folder's name may give a hospital's away."""
+    """The name of a model, or a hash of where it lies: it may give a hospital's away."""
     path = name.removeprefix(CORPUS_PREFIX)
     if path != name or os.path.isabs(path) or os.path.exists(path):
         return f"local-{hashlib.sha256(path.encode()).hexdigest()[:8]}"

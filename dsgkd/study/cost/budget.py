@@ -19,8 +19,6 @@ from dsgkd.study.spec import TrialSpec
 
 Row = Mapping[str, Any]
 """A row of the ledger's table `trials`."""
-Group = tuple[str, str | None, str]
-"""Stage, method, state."""
 Interval = tuple[datetime, datetime]
 
 
@@ -82,18 +80,6 @@ def spent(rows: Iterable[Row]) -> Cost:
         sum(row.get("worker_seconds") or 0.0 for row in rows) / 3600,
         sum(row.get("gpu_seconds") or 0.0 for row in rows) / 3600,
     )
-
-
-def spent_by_state(rows: Iterable[Row]) -> dict[Group, Cost]:
-    """Return what trials have cost by stage, method and state, in the order of first appearance.
-
-    Hours by the clock overlap between the groups, so they do not add up to those of the study;
-    worker-hours and GPU-hours do.
-    """
-    groups: dict[Group, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row["stage"], row.get("method"), row["state"]].append(row)
-    return {group: spent(members) for group, members in groups.items()}
 
 
 class BudgetCallback(TrialCallback):

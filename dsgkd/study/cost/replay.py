@@ -19,7 +19,7 @@ from dsgkd.study.messages import Charge, EpochFinished, TrialEnded
 from dsgkd.study.search.config import PruningConfig
 from dsgkd.study.search.pruning import PruningCallback
 from dsgkd.study.spec import TrialSpec
-from dsgkd.training.run import RunConfig
+from dsgkd.training.config import RunConfig
 
 HOPELESS = 8.0
 """Mean pre-emptions within one epoch beyond which it practically never ends (one try in 3,000)."""
@@ -60,12 +60,16 @@ def replay(
     seed: int = 0,
     startup_seconds: float = 0.0,
 ) -> Replayed:
-    """Play curves again; see `SimulatedBackend` for the arguments that are not named here.
+    """Play curves again.
 
     Args:
         curves: in the order in which they start. The longest has the number of epochs that a
             trial may run.
+        slots: as in `SimulatedBackend`, like those below.
         pruning: when a trial is stopped.
+        preemptions_per_hour: how often a slot is taken away, on average.
+        seed: decides when.
+        startup_seconds: until a new machine stands where the old one did.
 
     Raises:
         InputError: fewer than one slot, or so many pre-emptions that no epoch would end.

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dsgkd.distillation.distiller import DistillationConfig, TeacherWeights
+from dsgkd.distillation.config import DistillationConfig, TeacherWeights, split_teachers
 from dsgkd.errors import InputError
 from dsgkd.ledger import without_paths
 from dsgkd.models.names import CORPUS_PREFIX
-from dsgkd.training.run import RunConfig
+from dsgkd.training.config import RunConfig
 
 Role = Literal["method", "baseline", "control"]
 
@@ -40,12 +40,23 @@ class Arm:
     shuffled: bool = False
 
     def applied(self, run: RunConfig) -> RunConfig:
-        """Return the run as this arm does it, with the runs before it."""
-        return replace(run, distillation=self._distillation(run.distillation))
+        """Return the run as this arm does it, and with it the runs before it that have a teacher.
+
+        Without a teacher, they are trained on the same texts all the same; but a run that only the
+        teacher trains is left out.
+        """
+        links = tuple(
+            replace(link, distillation=self._distillation(link.distillation))
+            if link.distillation.teacher
+            else link
+            for link in run.links
+            if self.distils or not link.task.idle
+        )
+        return replace(run, distillation=self._distillation(run.distillation), links=links)
 
     def _distillation(self, given: DistillationConfig) -> DistillationConfig:
         if not self.distils:
-            return replace(given, teacher="", alpha=0.0, beta=0.0)
+            return replace(given, teacher="", alpha=0.0, beta=0.0, terms=())
         return replace(
             given,
             teacher=self.teacher or given.teacher,
@@ -56,7 +67,7 @@ class Arm:
 
 def teacher_names(choice: str) -> list[str]:
     """Return the teachers of a choice: `a`, `a+b` or `0.7*a+0.3*b`."""
-    return [part.rpartition("*")[2] for part in choice.split("+")] if choice else []
+    return [name for name, _ in split_teachers(choice)]
 
 
 def public_name(given: str) -> str:

@@ -1,4 +1,4 @@
-"""The settings of the search and of early stopping; importing them needs neither Optuna nor torch."""
+"""The settings of the search and of early stopping; importing them needs no Optuna."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal

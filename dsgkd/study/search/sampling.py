@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from dsgkd.errors import InputError
 from dsgkd.study.search.config import ParameterPoint, Sampler
-from dsgkd.training.run import RunConfig
+from dsgkd.training.config import RunConfig
 
 # Multivariate, grouped TPE has been "experimental" for years; a study need not say so every time.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -20,12 +20,12 @@ from optuna.trial import Trial, TrialState
 from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.history import TrialHistory
 from dsgkd.study.messages import Charge, EpochFinished, TrialEnded
-from dsgkd.study.objectives import Constraint, judged, smaller_is_better
+from dsgkd.study.objectives import Constraint, direction_of, judged
 from dsgkd.study.search.config import ParameterPoint, SearchConfig
 from dsgkd.study.search.sampling import Suggest, fitting, grid, new_sampler
 from dsgkd.study.search.studies import STATES, MethodStudies, violations
 from dsgkd.study.spec import TrialSpec
-from dsgkd.training.run import RunConfig
+from dsgkd.training.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Search(TrialCallback):
             journal,
             name,
             list(self._budgets),
-            {name: smaller_is_better(name) for name in names},
+            {name: direction_of(name, run.task.measures) for name in names},
             [Constraint.parse(text) for text in config.constraints],
             self._sampler,
             before,

@@ -18,7 +18,7 @@ from dsgkd.configuration import Count, LearningRate, Positive, Text, Weight, Who
 from dsgkd.distillation.mapping import LayerMapping
 from dsgkd.errors import InputError
 from dsgkd.study.search.arms import Arm, public_name, teacher_names
-from dsgkd.training.run import RunConfig
+from dsgkd.training.config import RunConfig
 
 if TYPE_CHECKING:
     import optuna
@@ -33,7 +33,7 @@ def point_of(run: RunConfig) -> dict[str, Any]:
         "alpha": distillation.alpha,
         "beta": distillation.beta,
         "mapping": distillation.mapping,
-        "cs_max_len": distillation.cs_max_len,
+        "cs_max_len": distillation.max_transfer_words,
     }
 
 
@@ -120,7 +120,7 @@ class SearchSpace:
             mapping=";".join(mappings),
             alpha=trial.suggest_float("alpha", *self.alpha, log=True),
             beta=beta,
-            cs_max_len=trial.suggest_categorical("cs_max_len", list(self.cs_max_len)),
+            max_transfer_words=trial.suggest_categorical("cs_max_len", list(self.cs_max_len)),
         )
         return arm.applied(replace(base, distillation=distillation))
 

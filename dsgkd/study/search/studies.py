@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from dsgkd.ledger.measures import Direction, improvement
 from dsgkd.study.history import TrialHistory
 from dsgkd.study.objectives import Constraint
 from dsgkd.study.search.journal import Journal
@@ -35,7 +36,7 @@ class MethodStudies:
         journal: the file.
         name: the study's name.
         methods: names of the methods.
-        directions: name of an objective -> whether less is better; the first is the run's.
+        directions: objectives, that of the run first, and whether more or less of each is better.
         constraints: that the best have to keep to.
         sampler: method and number of a trial -> the sampler that draws it.
         past: search trials that the ledger knows.
@@ -46,7 +47,7 @@ class MethodStudies:
         journal: Path,
         name: str,
         methods: Sequence[str],
-        directions: Mapping[str, bool],
+        directions: Mapping[str, Direction],
         constraints: Sequence[Constraint],
         sampler: Callable[[str, int], BaseSampler],
         past: Sequence[TrialHistory],
@@ -72,7 +73,8 @@ class MethodStudies:
         storage = JournalStorage(backend)
         self.interrupted.clear()
         directions: list[Literal["minimize", "maximize"]] = [
-            "minimize" if smaller else "maximize" for smaller in self._directions.values()
+            "minimize" if direction == "minimise" else "maximize"
+            for direction in self._directions.values()
         ]
         self._studies = {
             method: optuna.create_study(
@@ -153,7 +155,7 @@ class MethodStudies:
 
     def _signed(self, score: float) -> float:
         """Return the objective's own value of a score."""
-        return -score if self._directions[self._names[0]] else score
+        return improvement(score, self._directions[self._names[0]])
 
     def note(self, trial: Trial, epoch: int, score: float) -> None:
         """Note an epoch's score; more is better."""
@@ -193,9 +195,9 @@ class MethodStudies:
         """
         complete = self[method].get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         kept = [t for t in complete if all(v <= 0 for v in t.user_attrs.get("violations", ()))]
-        signs = [-1 if smaller else 1 for smaller in self._directions.values()]
-        scores = {t.number: [s * v for s, v in zip(signs, t.values)] for t in kept}
-        if len(signs) > 1:
+        directions = self._directions.values()
+        scores = {t.number: list(map(improvement, t.values, directions)) for t in kept}
+        if len(directions) > 1:
             kept = [
                 t for t in kept if not any(_dominates(o, scores[t.number]) for o in scores.values())
             ]
