@@ -191,8 +191,7 @@ def local_scratch(of: str) -> Path:
 
 def as_json(config: StudyConfig) -> dict[str, Any]:
     """Return everything that decides a study's outcome, as JSON values."""
-    plain = asdict(config) | {"objective": config.run.selection.objective}
-    result: dict[str, Any] = json.loads(json.dumps(plain, default=str))
+    result: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
     return result
 
 

@@ -1,5 +1,6 @@
 """The manifest of a study: its row in the ledger, checked when it is resumed."""
 
+import json
 import secrets
 from datetime import UTC, datetime
 from typing import Any
@@ -9,12 +10,15 @@ from dsgkd.data.notes import Notes
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
 from dsgkd.models.fingerprint import fingerprint
-from dsgkd.study.config import StudyConfig, check_same
+from dsgkd.study.config import StudyConfig, as_json, check_same
 from dsgkd.study.history import TrialHistory, close_lost, read_history
 from dsgkd.study.names import PublicNames
 from dsgkd.study.objectives import direction_of
 from dsgkd.study.preparation.environment import environment, hardware, lock_hash, versions
 from dsgkd.training.on_the_fly import model_reference
+
+PRIVATE = "study.json"
+"""In the study's folder: its configuration with the paths of this machine."""
 
 
 class StudyManifest:
@@ -52,6 +56,7 @@ class StudyManifest:
             "key_check": keyed(id_key(config.cache), ""),
         }
         self.ledger.write("studies", [row | self._asked_for()], "study")
+        self._write_private()
 
     def resume(self, notes: Notes) -> None:
         """Check that it is the same study on the same data, and read what was done.
@@ -78,12 +83,18 @@ class StudyManifest:
 
     def extend(self) -> None:
         """Write down what the study is asked now, where it was asked for something else before."""
+        self._write_private()
         row, now = self._row(), self._asked_for()
         budget = dict(row["budget"])
         earlier = budget.pop("earlier", [])
         if budget != now["budget"]:
             now["budget"] = now["budget"] | {"earlier": [*earlier, budget]}
             self.ledger.write("studies", [row | now], "study")
+
+    def _write_private(self) -> None:
+        """Write down where everything lies, beside the ledger, which does not say."""
+        text = json.dumps({"configuration": as_json(self._config)}, indent=1)
+        self._config.location.write(PRIVATE, text.encode())
 
     def check_data(self, notes: Notes) -> None:
         """Refuse other data than the study began with.

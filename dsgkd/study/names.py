@@ -1,12 +1,18 @@
 """The names of models and data as a ledger shows them: without where they lie."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
+from dsgkd.configuration import structure
 from dsgkd.errors import InputError
 from dsgkd.ledger import without_paths
 from dsgkd.study.config import StudyConfig, as_json
 from dsgkd.study.search.arms import public_name
+from dsgkd.training.config import LinkConfig, RunConfig
+
+AnyRun = TypeVar("AnyRun", RunConfig, LinkConfig)
 
 
 class PublicNames:
@@ -49,3 +55,37 @@ class PublicNames:
     def given(self, public: str) -> str:
         """Return what the user calls a model."""
         return self._given.get(public, public)
+
+
+def restored(row: Mapping[str, Any], config: StudyConfig) -> RunConfig:
+    """Return the run of a trial in the ledger, with its files where they lie now.
+
+    Args:
+        row: of the table `trials`, its JSON parsed.
+        config: the study's, with the paths of now.
+
+    Raises:
+        InputError: the configuration cannot be read.
+    """
+    written, ours = structure(RunConfig, row["configuration"]), config.run
+    names = PublicNames(config)
+
+    def found(run: AnyRun, now: AnyRun) -> AnyRun:
+        return replace(
+            run,
+            distillation=replace(run.distillation, teacher=names.given(run.distillation.teacher)),
+            transfer=replace(
+                run.transfer,
+                unlabelled=now.transfer.unlabelled,
+                glossary=now.transfer.glossary,
+            ),
+        )
+
+    here = {link.name: link for link in ours.links}
+    return replace(
+        found(written, ours),
+        data=ours.data,
+        world=ours.world,
+        student=replace(written.student, model=ours.student.model),
+        links=tuple(found(link, here.get(link.name, link)) for link in written.links),
+    )

@@ -6,9 +6,7 @@ Every stage is made when the one before is over, from what the ledger says of it
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TypeVar
 
-from dsgkd.configuration import structure
 from dsgkd.data.notes import SEALED, SPLITS
 from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.callbacks.ledger import LedgerCallback
@@ -18,19 +16,16 @@ from dsgkd.study.confirmation import PlannedTrial, confirmation, runs_by_searche
 from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetCallback, Reserve
 from dsgkd.study.dispatcher import Stage
-from dsgkd.study.history import TrialHistory
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.messages import Charge, TrialEnded
+from dsgkd.study.names import restored
 from dsgkd.study.objectives import Constraint, direction_of
 from dsgkd.study.search.pruning import PruningCallback
 from dsgkd.study.search.search import Search
 from dsgkd.study.spec import LINK, TrialSpec
 from dsgkd.study.test_access import TestAccess
-from dsgkd.training.config import LinkConfig, RunConfig
 from dsgkd.training.opening import open_table
 from dsgkd.training.recipe import links_of
-
-AnyRun = TypeVar("AnyRun", RunConfig, LinkConfig)
 
 
 @dataclass
@@ -185,7 +180,7 @@ class Stages:
                 "test",
                 trial.method,
                 f"test-{trial.trial_id.removeprefix('confirm-')}",
-                replace(self._run_of(trial), splits=SPLITS),
+                replace(restored(trial.row, self._config), splits=SPLITS),
                 trial.trial_id,
             )
             for trial in waiting
@@ -194,31 +189,6 @@ class Stages:
         if not outcome.limit:
             access.close()
             outcome.tested = True
-
-    def _run_of(self, trial: TrialHistory) -> RunConfig:
-        """Return the run of a trial in the ledger, with its files where they lie now."""
-        written = structure(RunConfig, trial.row["configuration"])
-        ours, given = self._config.run, self._manifest.names.given
-
-        def found(run: AnyRun, now: AnyRun) -> AnyRun:
-            teacher = given(run.distillation.teacher)
-            return replace(
-                run,
-                distillation=replace(run.distillation, teacher=teacher),
-                transfer=replace(
-                    run.transfer,
-                    unlabelled=now.transfer.unlabelled,
-                    glossary=now.transfer.glossary,
-                ),
-            )
-
-        return replace(
-            found(written, ours),
-            data=ours.data,
-            world=ours.world,
-            student=replace(written.student, model=ours.student.model),
-            links=tuple(map(found, written.links, ours.links)),
-        )
 
     def _planned_stage(
         self, name: str, planned: Iterable[PlannedTrial], again: bool = False

@@ -10,7 +10,8 @@ study that was interrupted in any way goes on from there, and one that is finish
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +31,7 @@ from dsgkd.study.config import StudyConfig
 from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetCallback
 from dsgkd.study.cost.plan import print_estimate, print_replays
-from dsgkd.study.dispatcher import Dispatcher
+from dsgkd.study.dispatcher import Dispatcher, Stage
 from dsgkd.study.history import TrialHistory
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.preparation.prepare import build_models, check_models, depths, prepare_notes
@@ -144,7 +145,7 @@ class Study:
         budget = BudgetCallback(config.budget, rows)
         stages = Stages(config, manifest, budget, self.outcome, console, self._live)
         dispatcher = Dispatcher(
-            stages.of(self._search(run, layers), concurrent, callbacks),
+            self._kept(stages.of(self._search(run, layers), concurrent, callbacks)),
             concurrent,
             made=self._made_links(),
             broken=self._broken_links(),
@@ -155,6 +156,14 @@ class Study:
         else:
             backend = RayTrainBackend(cluster.resources, concurrent, scratch, self._steps)
         backend.run(dispatcher)
+
+    def _kept(self, stages: Generator[Stage, None, None]) -> Generator[Stage, None, None]:
+        """Yield the stages; after each, put the search's journal where the study lies."""
+        with closing(stages):
+            for stage in stages:
+                yield stage
+                if self.config.location.is_remote:
+                    self.config.location.upload(JOURNAL, self.config.scratch / JOURNAL)
 
     def _links(self, state: str) -> list[TrialHistory]:
         past = self._manifest.past.values()

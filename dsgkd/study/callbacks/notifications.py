@@ -12,12 +12,12 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
+from dsgkd.storage.location import Location
 from dsgkd.study.console import Console
 from dsgkd.study.status.status import read_status
 
@@ -49,19 +49,19 @@ class Ending:
         }
 
 
-def ending(folder: Path, name: str, state: State) -> Ending:
+def ending(location: Location, name: str, state: State) -> Ending:
     """Return how a study ended, its summary read from the ledger in its folder."""
     try:
-        status = read_status(Ledger(str(folder / "ledger")))
+        status = read_status(Ledger(location.child("ledger")))
     except (InputError, OSError):
-        return Ending(str(folder), name, state, "no trial was started")
+        return Ending(location.path(), name, state, "no trial was started")
     stage, last = status.stage, {line.trial_id: line.state for line in status.lines}
     counts = ", ".join(f"{n} {state}" for state, n in Counter(last.values()).most_common())
     summary = f"{len(last)} trials ({counts})" if last else "no trial was started"
     if stage.best:
         best = ", ".join(f"{method} {value:.3f}" for method, value in stage.best.items())
         summary += f"; best validation {stage.measure} of {stage.stage}: {best}"
-    return Ending(str(folder), name, state, summary)
+    return Ending(location.path(), name, state, summary)
 
 
 def check_target(target: str) -> None:

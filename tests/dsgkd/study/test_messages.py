@@ -44,7 +44,5 @@ def test_numbers_of_numpy_and_those_that_are_none_come_through():
 
 
 def test_tune_sees_no_number_but_the_score():
-    seen = pack(
-        EpochFinished(epoch=1, score=0.5, validation={}, best_epoch=1, best_objective=0.5)
-    )
+    seen = pack(EpochFinished(epoch=1, score=0.5, validation={}, best_epoch=1, best_objective=0.5))
     assert {name for name, value in seen.items() if not isinstance(value, str)} == {"score"}

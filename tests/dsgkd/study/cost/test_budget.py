@@ -145,9 +145,7 @@ def test_what_is_summed_up_is_what_the_rows_cost():
         else:
             running[str(number)] = now
             budget.on_start(make_spec(trial_id=str(number), gpus_per_worker=0.5), at(now))
-        open_rows = [
-            row(began, now, now - began, (now - began) / 2) for began in running.values()
-        ]
+        open_rows = [row(began, now, now - began, (now - began) / 2) for began in running.values()]
         expected, found = spent([*rows, *open_rows]), budget.spent(at(now))
         assert found.hours == pytest.approx(expected.hours)
         assert found.worker_hours == pytest.approx(expected.worker_hours)

@@ -128,7 +128,8 @@ def epoch(name, number, loss, attempt=1):
     key = {"study_id": "s", "trial_id": name, "attempt": attempt, "epoch": number}
     return [
         key | {"split": "train", "seconds": 10.0},
-        key | {"split": "validation", "seconds": 2.0, "loss": loss, "measures": {"brier": loss / 2}},
+        key
+        | {"split": "validation", "seconds": 2.0, "loss": loss, "measures": {"brier": loss / 2}},
     ]
 
 
