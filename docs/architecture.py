@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch
 
 ROOT = Path(__file__).resolve().parents[1]
-UNIT = 0.55  # inches from one floor to the next, in both directions
-WIDTH, HEIGHT, LANE = 2.7, 0.66, 0.34  # of a box; where its lane leaves it, from its left edge
+UNIT, STEP = 0.5, 0.7  # inches from one floor to the one below; how far that stands to the right
+WIDTH, HEIGHT, LANE = 3.0, 0.68, 0.22  # of a box; where its lane leaves it, from its left edge
+LETTER, MOST = 0.125, 84  # estimated width of a letter, and how many describe a floor
 RADIUS = 0.21  # of the circle that holds a number of imports
 INK, PAPER, WRONG = "#22303c", "#ffffff", "#c0392b"
 LEGEND = (
@@ -35,6 +36,7 @@ class Floor:
     """A module with everything below it: what it is for, and how many files it has."""
 
     name: str
+    label: str
     purpose: str
     files: int
 
@@ -51,14 +53,15 @@ def layers(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def describe(root: Path, name: str) -> Floor:
+def describe(root: Path, name: str, container: str) -> Floor:
     """The first sentence of a module's docstring, and the number of its files."""
     place = root / name.replace(".", "/")
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     files = len(list(place.rglob("*.py"))) if place.is_dir() else 1
     sentence = re.split(r"[.?](?:\s|$)", text, maxsplit=1)[0]
-    return Floor(name, textwrap.shorten(sentence, 84, placeholder=" ..."), files)
+    label = name.removeprefix(f"{container}.")
+    return Floor(name, label, textwrap.shorten(sentence, MOST, placeholder=" ..."), files)
 
 
 def imports(graph: grimp.ImportGraph, floors: list[str]) -> Counter[tuple[str, str]]:
@@ -76,45 +79,36 @@ def imports(graph: grimp.ImportGraph, floors: list[str]) -> Counter[tuple[str, s
 
 def staircase(axes: Axes, floors: list[Floor], edges: Counter[tuple[str, str]], top: float) -> None:
     """Boxes on a diagonal: imports leave a box downwards and enter one from the left."""
-    at = {floor.name: number for number, floor in enumerate(floors)}
+    at = {floor.name: (STEP * row, top - row) for row, floor in enumerate(floors)}
     shades = mpl.colormaps["viridis"]
-    colours = {name: mpl.colors.to_hex(shades(0.08 + 0.7 * at[name] / len(at))) for name in at}
-    for name, place in at.items():
-        targets = [at[b] for a, b in edges if a == name]
-        sources = [at[a] for a, b in edges if b == name]
+    colours = {
+        name: mpl.colors.to_hex(shades(0.08 + 0.7 * row / len(at))) for row, name in enumerate(at)
+    }
+    for name, (x, y) in at.items():
+        targets = [at[b][1] for a, b in edges if a == name]
+        sources = [at[a][0] for a, b in edges if b == name]
         if targets:
-            ends = (min(place, *targets), max(place, *targets))
-            axes.plot(
-                [place, place], [top - y for y in ends], color=colours[name], lw=1.6, zorder=2
-            )
+            ends = (max(y, *targets), min(y, *targets))
+            axes.plot([x, x], ends, color=colours[name], lw=1.6, zorder=2)
         if sources:
             line = {"arrowstyle": "-|>", "color": "#9aa5ae", "lw": 1.2, "shrinkA": 0, "shrinkB": 0}
-            ends = ((place - LANE, top - place), (min(sources), top - place))
-            axes.annotate("", *ends, arrowprops=line, zorder=1)
+            axes.annotate("", (x - LANE, y), (min(sources), y), arrowprops=line, zorder=1)
     for (a, b), count in sorted(edges.items()):
-        centre = (at[a], top - at[b])
+        centre = (at[a][0], at[b][1])
         colour = colours[a] if at[a] < at[b] else WRONG
         axes.add_patch(Circle(centre, RADIUS, facecolor=colour, edgecolor=PAPER, lw=1.2, zorder=3))
-        write(axes, *centre, str(count), size=8, weight="bold", color=PAPER, ha="center")
+        write(axes, *centre, str(count), size=7, weight="bold", color=PAPER, ha="center")
     for floor in floors:
-        left, y = at[floor.name] - LANE, top - at[floor.name]
+        left, y = at[floor.name][0] - LANE, at[floor.name][1]
+        style = {"facecolor": colours[floor.name], "edgecolor": PAPER, "lw": 1.5, "zorder": 5}
+        corners = "round,pad=0,rounding_size=0.12"
         axes.add_patch(
-            FancyBboxPatch(
-                (left, y - HEIGHT / 2),
-                WIDTH,
-                HEIGHT,
-                boxstyle="round,pad=0,rounding_size=0.12",
-                facecolor=colours[floor.name],
-                edgecolor=PAPER,
-                lw=1.5,
-                zorder=5,
-            )
+            FancyBboxPatch((left, y - HEIGHT / 2), WIDTH, HEIGHT, boxstyle=corners, **style)
         )
-        name = floor.name.rpartition(".")[2]
-        write(axes, left + 0.16, y, name, size=10.5, weight="bold", color=PAPER)
+        write(axes, left + 0.16, y, floor.label, size=10, weight="bold", color=PAPER)
         if floor.files > 1:
             write(axes, left + WIDTH - 0.14, y, str(floor.files), size=8, color=PAPER, ha="right")
-        write(axes, left + WIDTH + 0.18, y, floor.purpose, size=9)
+        write(axes, left + WIDTH + 0.18, y, floor.purpose, size=8.5)
 
 
 def write(
@@ -130,21 +124,22 @@ def draw(root: Path, target: Path) -> None:
     with mpl.rc_context({"svg.hashsalt": "dsgkd", "svg.fonttype": "none"}):
         figure = Figure(facecolor=PAPER)
         axes = figure.add_axes((0, 0, 1, 1))
-        top = 0.0
+        top, right = 0.0, 0.0
         for container, names in layers(root).items():
-            floors = [name for name in reversed(names) if name in graph.modules]
+            known = [name for name in reversed(names) if name in graph.modules]
             if container == "dsgkd":
-                floors.insert(0, "analysis")
+                known.insert(0, "analysis")
             write(axes, -LANE, top, container, size=13, weight="bold")
-            top -= 1
-            described = [describe(root, name) for name in floors]
-            staircase(axes, described, imports(graph, floors), top)
-            top -= len(floors) + 0.4
-        write(axes, -LANE, top + 0.5, LEGEND, size=9)
-        bounds = (-0.6, 23.5, top, 0.6)
-        axes.axis(bounds)
+            floors = [describe(root, name, container) for name in known]
+            staircase(axes, floors, imports(graph, known), top - 1)
+            top -= len(floors) + 1.4
+            ends = (STEP * row + LETTER * len(floor.purpose) for row, floor in enumerate(floors))
+            right = max(right, WIDTH + max(ends))
+        write(axes, -LANE, top + 0.5, LEGEND, size=8.5)
+        left, above = -0.6, 0.6
+        axes.axis((left, right, top, above))
         axes.set_axis_off()
-        figure.set_size_inches(UNIT * (bounds[1] - bounds[0]), UNIT * (bounds[3] - bounds[2]))
+        figure.set_size_inches(UNIT * (right - left), UNIT * (above - top))
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
 
 

@@ -70,6 +70,6 @@ def test_imports_are_counted_between_floors(architecture, house: Path) -> None:
 
 
 def test_a_floor_is_described_by_its_first_sentence(architecture, house: Path) -> None:
-    assert architecture.describe(house, "house.roof") == architecture.Floor(
-        "house.roof", "Keeps the rain off", 2
+    assert architecture.describe(house, "house.roof", "house") == architecture.Floor(
+        "house.roof", "roof", "Keeps the rain off", 2
     )
