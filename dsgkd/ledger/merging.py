@@ -109,7 +109,9 @@ class Merger:
         names = self._storage.names(table)
         merged = {name for name in names if is_merged(name)}
         replaced = {
-            gone for name in merged - self._swept[table] for gone in self._load(table, name).replaces
+            gone
+            for name in merged - self._swept[table]
+            for gone in self._load(table, name).replaces
         }
         self._storage.delete(table, replaced.intersection(names))
         self._swept[table] = merged - replaced

@@ -7,9 +7,7 @@ from typing import Any
 _START = r"(?:[A-Za-z][A-Za-z0-9]*://(?:[^\s/@]*@)?|~?/|\.{1,2}/|[A-Za-z]:[\\/]|\\\\)"
 _PART = r"(?:[^\s,;:*+='\"()\[\]<>|?]|:\d+)"
 # A folder may have a space in its name: the path goes on where the next word has a slash.
-_PATH = re.compile(
-    rf"(?<![\w./\\~]){_START}{_PART}+(?: {_PART}*[\\/]{_PART}*)*(?:\?[^\s,;]*)?"
-)
+_PATH = re.compile(rf"(?<![\w./\\~]){_START}{_PART}+(?: {_PART}*[\\/]{_PART}*)*(?:\?[^\s,;]*)?")
 _FILES = "csv|tsv|txt|jsonl?|parquet|arrow|xlsx?|zst|gz|safetensors"
 _DATA = re.compile(rf"{_PART}+[\\/]({_PART}+\.(?:{_FILES}))\b")
 _ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")

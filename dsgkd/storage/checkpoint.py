@@ -1,4 +1,4 @@
-"""How is everything that a run needs to go on written to disk, and read back to the bit?
+"""Checkpoints: all that a run needs to go on, written whole and read back to the bit.
 
 A checkpoint is one safetensors file. Tensors are stored as tensors; everything else of the nested
 state (optimizer hyperparameters, schedule, random number generators, counters) travels as JSON in
@@ -8,6 +8,8 @@ checkpoint is there or it is not. Nothing is ever unpickled.
 
 import json
 import random
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,59 @@ from safetensors.torch import save_file
 
 from dsgkd.errors import InputError, StorageError
 from dsgkd.storage.atomic import atomic_write
+from dsgkd.storage.location import Location
 
 State = dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of a run, in a local folder or in object storage.
+
+    Args:
+        folder: a path, or a URI; then a file passes through the local disk for temporary files.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self._location = Location(folder)
+
+    def save(self, name: str, state: State) -> None:
+        """Write a state, or replace it.
+
+        Raises:
+            StorageError: the disk is full, or the folder cannot be written; what was there stays.
+        """
+        if not self._location.is_remote:
+            save_state(self._location.folder / name, state)
+            return
+        with tempfile.TemporaryDirectory(prefix="dsgkd-") as scratch:
+            save_state(Path(scratch) / name, state)
+            self._location.upload(name, Path(scratch) / name)
+
+    def load(self, name: str) -> State:
+        """Read a state, on the CPU.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        if not self._location.is_remote:
+            return load_state(self._location.folder / name)
+        with tempfile.TemporaryDirectory(prefix="dsgkd-") as scratch:
+            local = Path(scratch) / name
+            with suppress(FileNotFoundError):  # `load_state` says so
+                self._location.download(name, local)
+            try:
+                return load_state(local)
+            except InputError as error:
+                where = self._location.path(name)
+                raise InputError(where, error.what, error.remedy) from None
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a state."""
+        return self._location.exists(name)
+
+    def delete(self, *names: str) -> None:
+        """Delete states, as far as they are there."""
+        self._location.delete(*names)
 
 
 def save_state(path: Path, state: State) -> None:

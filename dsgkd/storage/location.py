@@ -29,6 +29,7 @@ T = TypeVar("T")
 PAUSES: tuple[float, ...] = (0.3, 1.0, 3.0)
 """Seconds before object storage that failed is asked again, each give or take a half."""
 
+_VERSIONS = 50  # of a file that may come while it is read, before that is given up
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 # An upload to these becomes visible as a whole when it ends; a move would be copy and delete.
 _OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
@@ -118,13 +119,8 @@ class Location:
             StorageError: as all methods, where the storage cannot be reached or written.
         """
 
-        def read() -> bytes:
-            # One stream for the whole file: several could fall on both sides of a replacement.
-            with self._fs.open_input_stream(self._path(name)) as stream:
-                return bytes(stream.read())
-
         try:
-            return self._try(name, read)
+            return self._try(name, lambda: self._stable(name, lambda file: bytes(file.read())))
         except FileNotFoundError:
             return None
 
@@ -244,16 +240,12 @@ class Location:
             StorageError: the storage cannot be reached, or the local disk is full.
         """
 
-        def fetch() -> None:
-            with (
-                self._fs.open_input_stream(self._path(name)) as source,
-                atomic_write(local) as temporary,
-                temporary.open("wb") as sink,
-            ):
-                shutil.copyfileobj(source, sink, 1 << 22)
+        def fetch(source: pa.NativeFile) -> None:
+            with atomic_write(local) as temporary, temporary.open("wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 24)
 
         local.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._try(name, fetch)
+        self._try(name, lambda: self._stable(name, fetch))
 
     @property
     def _kind(self) -> str:
@@ -282,6 +274,22 @@ class Location:
             if info.type == FileType.File
         ]
         return sorted(found, key=lambda entry: entry.name)
+
+    def _stable(self, name: str, read: Callable[[pa.NativeFile], T]) -> T:
+        """Read an open file; again, where it was replaced meanwhile.
+
+        Arrow asks an object store for the size first and then for that many bytes, which may be
+        those of the next version, cut off.
+        """
+        for _ in range(_VERSIONS):
+            with self._fs.open_input_file(self._path(name)) as file:
+                found = read(file)
+                if self._kind not in _OBJECT_STORES:
+                    return found
+                with self._fs.open_input_file(self._path(name)) as again:
+                    if file.metadata() == again.metadata():
+                        return found
+        raise OSError("changes faster than it can be read")
 
     def _upload(self, path: str, data: bytes | pa.Buffer) -> None:
         if self._kind in _OBJECT_STORES:
