@@ -6,6 +6,7 @@ import posixpath
 import random
 import re
 import shutil
+import string
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
@@ -70,6 +71,8 @@ class Location:
 
     def __init__(self, root: str | os.PathLike[str], filesystem: FileSystem | None = None) -> None:
         self.root = os.fspath(root)
+        if "://" in self.root:  # spaces and letters beyond ASCII
+            self.root = quote(self.root, safe=string.punctuation)
         """What it was made of: `Location(self.root)` is the same place in any process."""
         if filesystem is not None:
             self._fs, self._base = filesystem, self.root
@@ -108,7 +111,8 @@ class Location:
         """Return a folder below this one."""
         if "://" in self.root:
             parts = urlsplit(self.root)
-            return Location(parts._replace(path=posixpath.join(parts.path, name)).geturl())
+            path = posixpath.join(parts.path, quote(name))
+            return Location(parts._replace(path=path).geturl())
         given = None if isinstance(self._fs, LocalFileSystem) else self._fs
         return Location(posixpath.join(self._base, name), given)
 

@@ -77,6 +77,11 @@ def test_the_same_place_is_found_by_its_root_in_another_process(location: Locati
     for same in (Location(location.root), pickle.loads(pickle.dumps(location))):
         assert same.read("a/b") == b"c"
     assert Location(location.child("a").root).read("b") == b"c"
+    odd = location.child("a folder/병원 100%")
+    assert odd.write_if_absent("f", b"1")
+    assert odd.read("f") == Location(odd.root).read("f") == b"1"
+    assert location.folders() == ["a", "a folder"]
+    assert location.child("a folder").folders() == ["병원 100%"]
 
 
 def test_a_file_is_copied_there_and_back(location: Location, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from remote import Remote
 from s3_server import new_bucket
 
 from dsgkd.errors import InputError, StorageError
+from dsgkd.storage import location as module
 from dsgkd.storage.conditional import S3Objects
 from dsgkd.storage.lease import Busy, Lease
 from dsgkd.storage.location import Location
@@ -51,17 +53,15 @@ def test_the_pauses_between_attempts_grow(monkeypatch: pytest.MonkeyPatch) -> No
     assert slept == sorted(slept)
 
 
-@pytest.mark.usefixtures("_impatient")
-def test_a_server_that_is_not_there_is_one_line() -> None:
+def test_a_server_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSES", ())  # Arrow tries three times by itself
     with socket.socket() as taken:  # bound, and not listening
         taken.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
         location = Location(f"s3://bucket/x?endpoint_override={endpoint}")
-        started = time.monotonic()
         for call in (lambda: location.read("f"), lambda: location.write_if_absent("f", b"")):
             with pytest.raises(StorageError, match=r"^s3://bucket/x/f: cannot be reached"):
                 call()
-        assert time.monotonic() - started < 60
 
 
 def test_a_bucket_that_is_not_there_is_one_line_at_once(endpoint: str) -> None:
@@ -153,9 +153,8 @@ def test_without_boto3_a_lease_in_object_storage_says_what_to_install(
     from dsgkd.storage import conditional
 
     conditional._client.cache_clear()
-    monkeypatch.setitem(__import__("sys").modules, "boto3", None)
-    location = Location(new_bucket_without_boto3 := f"s3://b/x?endpoint_override={endpoint}")
-    assert new_bucket_without_boto3
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    location = Location(f"s3://b/x?endpoint_override={endpoint}")
     with pytest.raises(InputError, match=r'need boto3: pip install "dsgkd\[s3\]"'):
         Lease(location, "f").__enter__()
 
