@@ -122,7 +122,6 @@ class Location:
         Raises:
             StorageError: as all methods, where the storage cannot be reached or written.
         """
-
         try:
             return self._try(name, lambda: self._stable(name, lambda file: bytes(file.read())))
         except FileNotFoundError:
@@ -265,7 +264,14 @@ class Location:
 
     def _infos(self, folder: str) -> Iterable[FileInfo]:
         selector = FileSelector(self._path(folder), allow_not_found=True)
-        return self._try(folder, lambda: self._fs.get_file_info(selector))
+
+        def infos() -> Iterable[FileInfo]:
+            try:
+                return self._fs.get_file_info(selector)
+            except NotADirectoryError:
+                return ()  # a file has nothing below it
+
+        return self._try(folder, infos)
 
     def _files(self, folder: str) -> Sequence[Entry]:
         found = [

@@ -25,6 +25,7 @@ from pyarrow.fs import (
     _MockFileSystem,
 )
 from remote import Remote
+from s3_server import new_bucket
 
 from dsgkd.errors import InputError
 from dsgkd.ledger import (
@@ -37,6 +38,7 @@ from dsgkd.ledger import (
     frames,
 )
 from dsgkd.storage import location
+from dsgkd.storage.location import Location
 
 ROOT = Path(__file__).parents[3]
 KEY = {"study_id": "s", "trial_id": "t", "attempt": 0}
@@ -174,8 +176,9 @@ def test_duckdb_reads_the_ledger_and_its_maps(tmp_path: Path) -> None:
 def test_polars_reads_the_ledger_and_its_maps(tmp_path: Path) -> None:
     polars = pytest.importorskip("polars")
     Ledger(tmp_path).write("metrics", [MEASURED] * 4, "t-0")
-    (frame,) = polars.read_parquet(f"{tmp_path}/metrics/*.parquet")["measures"].head(1).to_list()
-    assert frame == [{"key": "auroc", "value": 0.5}, {"key": "f1", "value": 0.25}]
+    found = polars.read_parquet(f"{tmp_path}/metrics/*.parquet")["measures"].to_list()[0]
+    pairs = found if isinstance(found, dict) else {one["key"]: one["value"] for one in found}
+    assert pairs == MEASURED["measures"]
 
 
 def test_pandas_reads_the_maps_as_pairs(tmp_path: Path) -> None:
@@ -395,6 +398,22 @@ def test_ledgers_are_found_from_themselves_their_study_and_the_folder_of_studies
     for place in (tmp_path / "no study", tmp_path / "none"):
         with pytest.raises(NotALedger, match=place.name):
             find_ledgers(place)
+
+
+def test_a_ledger_in_object_storage_is_written_merged_found_and_read(endpoint: str) -> None:
+    study = Location(new_bucket(endpoint))
+    ledger = Ledger(study.child("ledger"))
+    ledger.write("studies", [{"study_id": "s"}], "study")
+    for attempt in range(3):
+        ledger.write("metrics", [{**MEASURED, "attempt": attempt}], f"t-{attempt}")
+    ledger.seal("t-0", "t-1")
+    ledger.merge()
+    (found,) = find_ledgers(study.root)
+    assert frames([found], "metrics").auroc.tolist() == [0.5] * 3
+    assert len(study.list("ledger/metrics")) == 3  # the schema, one merged file and t-2
+    assert found.changed_at() is not None
+    pickle.loads(pickle.dumps(found)).write("trials", [KEY], "t-2")
+    assert found.rows("trials", "trial_id") == [{"trial_id": "t"}]
 
 
 def test_a_ledger_travels_to_another_process(tmp_path: Path) -> None:

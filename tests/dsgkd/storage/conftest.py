@@ -1,17 +1,11 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import new_bucket, s3_server
+from s3_server import endpoint as endpoint
+from s3_server import new_bucket
 
 from dsgkd.storage import location as module
 from dsgkd.storage.location import Location
-
-
-@pytest.fixture(scope="session")
-def endpoint() -> Iterator[str]:
-    with s3_server() as endpoint:
-        yield endpoint
 
 
 @pytest.fixture(params=["local", "s3"])
