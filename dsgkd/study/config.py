@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le, MinLen
 
 from dsgkd.configuration import Count, Name, Seed, Text, Whole, config
-from dsgkd.distillation.store.shard_storage import StoreConfig
+from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.storage.location import Location
 from dsgkd.study.cost.budget import BudgetConfig
