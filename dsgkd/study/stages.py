@@ -211,7 +211,7 @@ def spec_of(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial)
 def _spec(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial) -> TrialSpec:
     cluster, past = config.cluster, manifest.past.get(planned.trial_id)
     kept_in = planned.parent if planned.stage == "test" else planned.trial_id
-    own_teacher, store = "", config.store
+    own_teacher, store = "", config.teacher_store
     if config.arms[planned.method].weights == "random" and planned.stage == "control":
         # Weights that no other trial has.
         own_teacher = str(config.scratch / "trials" / planned.trial_id / "teacher")

@@ -37,7 +37,7 @@ def print_estimate(
     timed = {arm.method: arm.applied(given) for arm in arms}
     cluster, confirmation = config.cluster, config.confirmation
     costs = time_methods(
-        *(timed, config.cache, config.store, cluster.resources),
+        *(timed, config.cache, config.teacher_store, cluster.resources),
         *(cluster.workers_per_trial, config.shared_cache),
     )
     stored = plans if run.distillation.teacher_store == "stored" else ()
