@@ -15,11 +15,6 @@ Code from a folder is never run: a plug-in's module has to be installed.
 
 import copy
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,13 +30,14 @@ from transformers import (
     TextClassificationPipeline,
 )
 
-from dsgkd.alignment.encoding import encode
+from dsgkd.alignment.view import encode
 from dsgkd.alignment.words import WordRule
 from dsgkd.configuration import structure
 from dsgkd.errors import InputError, StorageError
 from dsgkd.models.attention import attention_for
 from dsgkd.models.hub import load_model, load_tokenizer
 from dsgkd.models.student import Student, StudentModel, StudentModelConfig, needs_words
+from dsgkd.storage.atomic import atomic_folder
 
 CARD = "dsgkd.json"
 """The file that makes a model folder a student's."""
@@ -79,7 +75,7 @@ def save_student(
     if folder.is_dir() and any(folder.iterdir()) and not (folder / CARD).is_file():
         raise InputError(str(folder), "holds files that are no student's", "choose another --out")
     try:
-        with _whole_folder(folder) as draft:
+        with atomic_folder(folder) as draft:
             _save_model(draft, student, card)
             tokenizer = copy.deepcopy(tokenizer)
             tokenizer.model_max_length = card.max_length
@@ -101,26 +97,6 @@ def _save_model(folder: Path, student: nn.Module, card: StudentCard) -> None:
         student.config.id2label = dict(enumerate(card.label_names))
         student.config.label2id = {name: index for index, name in enumerate(card.label_names)}
         student.save_pretrained(folder)
-
-
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder that takes the place of `folder` at the end, or vanishes on an error."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
-    replaced = draft.with_suffix(".old")
-    try:
-        draft.mkdir()
-        yield draft
-        for path in draft.iterdir():
-            with path.open("rb") as written:
-                os.fsync(written.fileno())
-        if folder.exists():
-            os.replace(folder, replaced)
-        os.replace(draft, folder)
-        shutil.rmtree(replaced, ignore_errors=True)
-    finally:  # after the rename there is nothing left to remove
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def load_student(
@@ -173,7 +149,7 @@ class StudentPipeline(TextClassificationPipeline):
         """Return the tensors of one text that `encode` has read, as a batch of one."""
         ids = torch.tensor([inputs["input_ids"]])
         tensors = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if isinstance(self.model, StudentModel) and needs_words(self.model.student):
+        if needs_words(getattr(self.model, "student", self.model)):
             spans = zip(inputs["word_start"], inputs["word_end"], strict=True)
             known = [span for span in spans if span[0] >= 0][: self.card.max_transfer_words]
             tensors["spans"] = torch.tensor([known or [(0, 0)]])

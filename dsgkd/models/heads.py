@@ -1,10 +1,9 @@
 """Classification heads: how the states of an encoder become one vector a text, and its logits.
 
-A head is chosen by its name in `HEADS` or as `package.module:Class`. A new one is a subclass of
-`Head` in any installed module.
+A head is chosen by its name in `dsgkd.models.names.HEADS` or as `package.module:Class`. A new one
+is a subclass of `Head` in any installed module.
 """
 
-from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import ClassVar, NamedTuple
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dsgkd.errors import InputError
+from dsgkd.models.names import HEADS
 from dsgkd.models.taps import pooling_matrix
 
 
@@ -157,16 +157,6 @@ def mean_of_words(states: Tensor, spans: Tensor) -> Tensor:
     return total / words.clamp(min=1)
 
 
-HEADS: Mapping[str, type[Head] | None] = {
-    "cls": None,
-    "mean": MeanHead,
-    "max": MaxHead,
-    "words": WordsHead,
-    "paper": PaperHead,
-}
-"""Heads by name; None: the architecture's own sequence-classification head, with its own pooler."""
-
-
 def find_head(name: str) -> type[Head] | None:
     """Return the class of a head, or None for the architecture's own.
 
@@ -176,13 +166,13 @@ def find_head(name: str) -> type[Head] | None:
     Raises:
         InputError: there is no such head.
     """
-    if name in HEADS:
-        return HEADS[name]
+    path = HEADS.get(name, name)
+    if not path:
+        return None
     remedy = f"use {', '.join(HEADS)}, or package.module:Class"
-    if ":" not in name:
-        raise InputError("head", f"{name!r} is not known", remedy)
     try:
-        found = resolve_name(name)
+        # Without a colon a module would be imported to see whether it is a class.
+        found = resolve_name(path) if ":" in path else None
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError("head", f"{name!r} cannot be imported ({error})", remedy) from error
     if not (isinstance(found, type) and issubclass(found, Head)):

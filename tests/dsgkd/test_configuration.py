@@ -138,9 +138,9 @@ def test_fields_that_an_older_version_did_not_know_get_their_defaults():
         ({"leaf": {"pair": [1]}}, "leaf.pair"),
         ({"leaf": {"table": []}}, "leaf.table"),
         ({"leaf": {"table": {"a": [None]}}}, r"leaf.table.a\[0\]"),
-        ({"leaf": []}, "leaf: list is no group of fields"),
+        ({"leaf": []}, "leaf: a list does not fit"),
         ({"leaf": {}, "leaves": [{"new": 1}]}, r"leaves\[0\].new: this version of dsgkd knows no"),
-        ({}, "a field of Tree is missing"),
+        ({}, "leaf: missing"),
         ([], "configuration"),
     ],
 )

@@ -10,13 +10,16 @@ from safetensors.torch import load_file, save_file
 from test_heads import FirstToken
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast, RobertaTokenizerFast
 
-from dsgkd.alignment.encoding import encode
+from dsgkd.alignment.batch import Collator, evaluation_batches
+from dsgkd.alignment.texts import EncodedTexts
+from dsgkd.alignment.view import View
 from dsgkd.alignment.words import WordRule
 from dsgkd.errors import InputError, StorageError
 from dsgkd.models import export
 from dsgkd.models.export import StudentCard, load_student, pipeline, save_student
-from dsgkd.models.heads import HEADS
-from dsgkd.models.student import Student, StudentConfig, needs_words, new_student, probabilities
+from dsgkd.models.names import HEADS
+from dsgkd.models.student import Student, StudentConfig, needs_words, new_student
+from dsgkd.models.taps import run_model
 
 TEXTS = ["w5 w7 w33 w12", "w8 가 w9", "가 나", "w40 " * 60]
 FAMILIES = ["bert", "roberta", "electra", "distilbert", "modernbert", "deberta"]
@@ -37,13 +40,14 @@ def card(head: str, **changes) -> StudentCard:
 
 
 def ask(student, tokenizer, facts, texts=TEXTS):
-    """Our own prediction, a text at a time; [texts, classes]."""
-    rows = []
-    for row in encode(texts, tokenizer, facts.max_length, facts.words).to_pylist():
-        spans = [(s, e) for s, e in zip(row["word_start"], row["word_end"]) if s >= 0]
-        spans = torch.tensor([spans[: facts.max_transfer_words] or [(0, 0)]])
-        rows.append(probabilities(student, torch.tensor([row["input_ids"]]), None, spans))
-    return torch.cat(rows)
+    """Predict as the library does; [texts, classes]."""
+    view = View.once(texts, tokenizer, facts.max_length, facts.words)
+    collate = Collator(facts.max_transfer_words, own_words=needs_words(student))
+    result = torch.zeros(len(texts), len(facts.label_names))
+    with torch.inference_mode():
+        for batch in evaluation_batches(EncodedTexts.of_view(view), 3, collate):
+            result[batch.rows] = run_model(student, batch.student).logits.softmax(-1)
+    return result
 
 
 def scores(answers, facts):
