@@ -20,7 +20,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from dsgkd.alignment.batches import Batch, Side
+from dsgkd.alignment.batch import Batch, Pair, Side, WordSpans
 
 SIZES: dict[str, Any] = {
     "vocab_size": 60,
@@ -98,17 +98,20 @@ def make_batch() -> Callable[..., Batch]:
                     spans[text, word] = torch.tensor([start, position])
                 end = min(length, position + int(rng.integers(2, 6)))
                 ids[text, :end] = torch.from_numpy(rng.integers(5, 60, end))
-            return Side(ids, (ids > 0).long(), spans, int(spans.diff(dim=-1).sum((1, 2)).max()))
+            tokens = int(spans.diff(dim=-1).sum((1, 2)).max())
+            return Side(ids, (ids > 0).long(), WordSpans(spans, tokens))
 
-        return Batch(
-            rows=torch.arange(len(words)),
+        student, teacher = side(), side()
+        pair = Pair(
+            student=student.words,
+            teacher=teacher,
+            positions=torch.arange(width).repeat(len(words), 1),
+            mask=torch.arange(width) < torch.tensor(words, dtype=torch.long)[:, None],
             keys=torch.arange(len(words)) + 1000 * seed,
-            labels=torch.arange(len(words)) % 2,
-            student=side(),
-            teacher=side(),
-            teacher_words=torch.arange(width).repeat(len(words), 1),
-            word_mask=torch.arange(width) < torch.tensor(words, dtype=torch.long)[:, None],
+            length=length,
         )
+        rows = torch.arange(len(words))
+        return Batch(rows, rows % 2, student, (pair,))
 
     return make
 
