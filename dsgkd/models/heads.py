@@ -4,7 +4,6 @@ A head is chosen by its name in `dsgkd.models.names.HEADS` or as `package.module
 is a subclass of `Head` in any installed module.
 """
 
-from pkgutil import resolve_name
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from dsgkd.errors import InputError
 from dsgkd.models.names import HEADS
 from dsgkd.models.taps import pooling_matrix
+from dsgkd.plugins import find
 
 
 class Encoded(NamedTuple):
@@ -166,15 +166,12 @@ def find_head(name: str) -> type[Head] | None:
     Raises:
         InputError: there is no such head.
     """
-    path = HEADS.get(name, name)
-    if not path:
+    found = find("head", name, HEADS)
+    if not found:
         return None
-    remedy = f"use {', '.join(HEADS)}, or package.module:Class"
-    try:
-        # Without a colon a module would be imported to see whether it is a class.
-        found = resolve_name(path) if ":" in path else None
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError("head", f"{name!r} cannot be imported ({error})", remedy) from error
+    if isinstance(found, str):
+        found = find("head", found, {})
     if not (isinstance(found, type) and issubclass(found, Head)):
-        raise InputError("head", f"{name!r} is no subclass of dsgkd.models.heads.Head", remedy)
+        what = f"'{name}' is no subclass of dsgkd.models.heads.Head"
+        raise InputError("head", what, f"use {', '.join(HEADS)}, or package.module:Class")
     return found

@@ -38,7 +38,7 @@ class Student(nn.Module):
 
     @property
     def needs_words(self) -> bool:
-        """Whether it has to be given the spans of its words."""
+        """Whether it has to be given the `spans` of its words."""
         return self.head.needs_words
 
     def forward(
@@ -142,14 +142,14 @@ AutoModelForSequenceClassification.register(StudentModelConfig, StudentModel, ex
 
 
 def new_student(
-    config: StudentConfig, reference: str, num_classes: int, attention: str
+    settings: StudentConfig, reference: str, num_classes: int, attention: str
 ) -> nn.Module:
     """Build a student on a pre-trained encoder; a new head is drawn from the current random state.
 
     A saved student with the same head and number of classes goes on with its trained head.
 
     Args:
-        config: which head, and its dropout.
+        settings: which head, and its dropout.
         reference: local folder or hub id of the encoder or saved student.
         num_classes: number of classes.
         attention: name of a registered attention function.
@@ -158,7 +158,7 @@ def new_student(
         InputError: it cannot be loaded, or a saved student with a head of `heads` was to get the
             architecture's own.
     """
-    head_class = find_head(config.head)
+    head_class = find_head(settings.head)
     saved = load_config(reference)
     is_student = isinstance(saved, StudentModelConfig)
     if head_class is None and is_student:
@@ -173,11 +173,11 @@ def new_student(
         assert isinstance(model, StudentModel)
         student = model.student
         encoder = student.encoder.requires_grad_(True)
-        if (saved.head, saved.num_labels) == (config.head, num_classes):
+        if (saved.head, saved.num_labels) == (settings.head, num_classes):
             trained = student.head.state_dict()
     else:
         encoder = load_model(reference, attention)
-    head = head_class(encoder.config.hidden_size, num_classes, config.dropout)
+    head = head_class(encoder.config.hidden_size, num_classes, settings.dropout)
     if trained is not None:
         head.load_state_dict(trained)
     return Student(encoder, head)

@@ -17,7 +17,9 @@ from dsgkd.models.student import (
 )
 from dsgkd.models.taps import run_model
 
-FAMILIES = ["bert", "roberta", "electra", "distilbert", "modernbert", "deberta"]
+FAMILIES = ["roberta", "electra", "distilbert", "modernbert", "deberta"]
+CASES = [("bert", head) for head in HEADS]
+CASES += [(family, head) for family in FAMILIES for head in ("cls", "words")]
 
 
 @pytest.fixture
@@ -31,9 +33,8 @@ def ask(student, side, **options):
     return student(input_ids=side.input_ids, attention_mask=side.attention_mask, **words, **options)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("head", HEADS)
-def test_every_family_can_be_a_student_with_every_head(family, head, make_student, side):
+@pytest.mark.parametrize(("family", "head"), CASES)
+def test_every_family_can_be_a_student(family, head, make_student, side):
     student = make_student(head, family)
     output = ask(student, side, output_hidden_states=True)
     assert len(output.hidden_states) == 4
@@ -45,8 +46,7 @@ def test_every_family_can_be_a_student_with_every_head(family, head, make_studen
     assert not any("classifier" in name for name, _ in encoder.named_parameters())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("family", "head"), CASES)
 def test_every_trainable_weight_gets_a_gradient_under_autocast(family, head, make_student, side):
     student = make_student(head, family).train()
     with torch.autocast("cpu", torch.bfloat16):
@@ -60,8 +60,7 @@ def test_every_trainable_weight_gets_a_gradient_under_autocast(family, head, mak
     assert not frozen or head in ("mean", "max", "words")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("family", "head"), CASES)
 def test_padding_changes_nothing_and_a_full_batch_needs_no_mask(family, head, make_student, side):
     student = make_student(head, family)
     length = int(side.attention_mask[1].sum())
@@ -155,5 +154,5 @@ def test_the_architectures_own_head_cannot_follow_another(saved):
 
 
 def test_an_unknown_head_is_refused_before_anything_is_loaded():
-    with pytest.raises(InputError, match="'average' is not known"):
+    with pytest.raises(InputError, match="'average' unknown"):
         StudentConfig(head="average")
