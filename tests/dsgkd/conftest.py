@@ -81,9 +81,11 @@ def make_model() -> Callable[..., PreTrainedModel]:
 
 @pytest.fixture(scope="session")
 def make_batch() -> Callable[..., Batch]:
-    """A batch of random tokens; student and teacher cut the same words differently."""
+    """A batch of random tokens; student and teachers cut the same words differently."""
 
-    def make(words: Sequence[int] = (3, 1, 0), seed: int = 0, length: int = 24) -> Batch:
+    def make(
+        words: Sequence[int] = (3, 1, 0), seed: int = 0, length: int = 24, teachers: int = 1
+    ) -> Batch:
         rng = np.random.default_rng(seed)
         width = max(words, default=0)
 
@@ -101,17 +103,20 @@ def make_batch() -> Callable[..., Batch]:
             tokens = int(spans.diff(dim=-1).sum((1, 2)).max())
             return Side(ids, (ids > 0).long(), WordSpans(spans, tokens))
 
-        student, teacher = side(), side()
-        pair = Pair(
-            student=student.words,
-            teacher=teacher,
-            positions=torch.arange(width).repeat(len(words), 1),
-            mask=torch.arange(width) < torch.tensor(words, dtype=torch.long)[:, None],
-            keys=torch.arange(len(words)) + 1000 * seed,
-            length=length,
-        )
+        student = side()
+        pairs = [
+            Pair(
+                student=student.words,
+                teacher=side(),
+                positions=torch.arange(width).repeat(len(words), 1),
+                mask=torch.arange(width) < torch.tensor(words, dtype=torch.long)[:, None],
+                keys=torch.arange(len(words)) + 1000 * seed,
+                length=length,
+            )
+            for _ in range(teachers)
+        ]
         rows = torch.arange(len(words))
-        return Batch(rows, rows % 2, student, (pair,))
+        return Batch(rows, rows % 2, student, tuple(pairs))
 
     return make
 
