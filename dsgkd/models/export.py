@@ -149,7 +149,7 @@ class StudentPipeline(TextClassificationPipeline):
         """Return the tensors of one text that `encode` has read, as a batch of one."""
         ids = torch.tensor([inputs["input_ids"]])
         tensors = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if isinstance(self.model, StudentModel) and needs_words(self.model.student):
+        if needs_words(getattr(self.model, "student", self.model)):
             spans = zip(inputs["word_start"], inputs["word_end"], strict=True)
             known = [span for span in spans if span[0] >= 0][: self.card.max_transfer_words]
             tensors["spans"] = torch.tensor([known or [(0, 0)]])
