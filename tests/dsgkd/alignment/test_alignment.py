@@ -38,7 +38,9 @@ def test_words_are_those_that_both_models_have_whole(texts, tokenizers, samples)
         ]
         words = texts.alignments[teacher].words
         for row in range(len(samples)):
-            columns = [side[c].to_pylist()[row] for side in sides for c in ("word_start", "word_end")]
+            columns = [
+                side[c].to_pylist()[row] for side in sides for c in ("word_start", "word_end")
+            ]
             expected = [list(span) for span in zip(*columns) if min(span) >= 0]
             assert [word[:4] for word in per_text(words)[row]] == expected
         found = [len(find_words(text, RULE)) for text in samples * 2]

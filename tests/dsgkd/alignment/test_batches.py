@@ -56,7 +56,10 @@ def test_batches_hold_the_ids_labels_and_spans_of_their_rows(texts):
                 assert pair.mask[place].sum() == len(words)
                 assert pair.mask[place][: len(words)].all()
                 assert pair.positions[place][: len(words)].tolist() == words[:, 4].tolist()
-                spans = (pair.student.spans, words[:, :2]), (pair.teacher.words.spans, words[:, 2:4])
+                spans = (
+                    (pair.student.spans, words[:, :2]),
+                    (pair.teacher.words.spans, words[:, 2:4]),
+                )
                 for found, expected in spans:
                     assert found[place].tolist()[: len(words)] == expected.tolist()
                     assert not found[place][len(words) :].any()
@@ -145,9 +148,7 @@ def test_a_stored_teachers_tokens_are_left_out(texts):
         assert batch.pairs[0].teacher is None
         assert torch.equal(batch.pairs[0].keys, other.pairs[0].keys)
         assert torch.equal(batch.pairs[0].student.spans, other.pairs[0].student.spans)
-        assert torch.equal(
-            batch.pairs[1].teacher.input_ids, other.pairs[1].teacher.input_ids
-        )
+        assert torch.equal(batch.pairs[1].teacher.input_ids, other.pairs[1].teacher.input_ids)
 
 
 def test_no_texts_give_no_batches(texts):

@@ -46,9 +46,7 @@ def test_the_line_leaves_out_what_is_not_lost_and_stays_short():
 
 def test_an_empty_set_of_notes_has_no_coverage(make_notes, tokenizers, tmp_path):
     tokenizer = tokenizers["wordpiece"]
-    notes = EncodedTexts.of(
-        make_notes(["fever"]), tokenizer, [tokenizer], 32, WordRule(), tmp_path
-    )
+    notes = EncodedTexts.of(make_notes(["fever"]), tokenizer, [tokenizer], 32, WordRule(), tmp_path)
     assert coverage(notes, 32).words_per_text == 1
     assert coverage(notes.split("test"), 32).words_per_text == 0
     assert coverage(notes.split("test"), 32).share_with_words == 0

@@ -163,9 +163,7 @@ def _gradient_norms(make_model, make_batch, weights: float) -> dict[str, tuple[f
         wanted = layers if kind == "hidden" else (), layers if kind == "attention" else ()
         request = TapRequest(*wanted, columns)
         with torch.no_grad():
-            _, (theirs,) = forward_with_taps(
-                teacher, pair.teacher, [(pair.teacher.words, request)]
-            )
+            _, (theirs,) = forward_with_taps(teacher, pair.teacher, [(pair.teacher.words, request)])
         _, (ours,) = forward_with_taps(student, batch.student, [(pair.student, request)])
         both = [list(getattr(states, kind).values()) for states in (theirs, ours)]
         if loss is projected_hidden_loss:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from dsgkd.alignment.batches import training_batches
-from dsgkd.distillation.store import populate as filling, shard
+from dsgkd.training.run import open_notes
+
+from dsgkd.distillation.store import populate as filling
+from dsgkd.distillation.store import shard
 from dsgkd.distillation.store.populate import chunks, populate, populate_chunk, words_needed
 from dsgkd.distillation.store.shard import DamagedShard, Shard, write_shard
 from dsgkd.distillation.store.shard_storage import ShardStorage, StoreConfig
@@ -19,7 +21,6 @@ from dsgkd.distillation.store.states import States
 from dsgkd.distillation.teachers.teacher import LiveTeacher, StoredTeacher
 from dsgkd.errors import InputError
 from dsgkd.models.taps import TapRequest
-from dsgkd.training.run import open_notes
 
 REQUEST = TapRequest((0, 2), (1,))
 PARTS = kinds_of(REQUEST)

@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from dsgkd.alignment.batches import Batch
+from dsgkd.training.run import open_run, paper_preset
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import BertConfig, BertForSequenceClassification
 
-from dsgkd.alignment.batches import Batch
 from dsgkd.data.sources import DataConfig
 from dsgkd.distillation.distiller import DistillationConfig, Distiller
 from dsgkd.distillation.store.shard_storage import StoreConfig
@@ -21,7 +22,6 @@ from dsgkd.models.taps import WordStates
 from dsgkd.storage.checkpoint import load_state
 from dsgkd.training.loop import BEST, LAST, train
 from dsgkd.training.prefetch import ahead
-from dsgkd.training.run import open_run, paper_preset
 
 TERMS = {"alpha": 2.0, "beta": 1.0, "mapping": "uniform+emb"}
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dsgkd.alignment.batches import Batch, training_batches
+from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.training.run import open_notes
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from dsgkd.alignment.batches import Batch, training_batches
-from dsgkd.alignment.encoding import EncodedNotes
 from dsgkd.distillation.distiller import DistillationConfig, Distiller
 from dsgkd.distillation.store.populate import populate, words_needed
 from dsgkd.distillation.store.shard_storage import ShardStorage
@@ -23,7 +24,6 @@ from dsgkd.distillation.teachers.shuffled import ShuffledTeacher, another
 from dsgkd.distillation.teachers.teacher import LiveTeacher, StoredTeacher, Teacher
 from dsgkd.errors import InputError
 from dsgkd.models.taps import TapRequest, WordStates, forward_with_taps
-from dsgkd.training.run import open_notes
 
 REQUESTS = {
     "hidden": TapRequest((0, 3)),
