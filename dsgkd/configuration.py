@@ -122,8 +122,13 @@ def structure(cls: type[T], value: Any) -> T:
         raise _refusal(cls, error) from None
 
 
-def accepts(kind: Any) -> str:
-    """Return in words what a field of a type accepts: `1 or more`, `one of: a, b`."""
+def accepts(kind: Any, noun: bool = False) -> str:
+    """Return in words what a field of a type accepts: `1 or more`, `one of: a, b`.
+
+    Args:
+        kind: the annotation.
+        noun: `a whole number, 1 or more`, for whoever gave something else.
+    """
     base, notes = _unwrapped(kind)
     origin, arguments = get_origin(base), get_args(base)
     words = [note.words for note in notes if isinstance(note, Accepts)]
@@ -131,13 +136,14 @@ def accepts(kind: Any) -> str:
         return words[-1]
     if origin in (Union, types.UnionType):
         kinds = [each for each in arguments if each is not types.NoneType]
-        return ", or ".join(dict.fromkeys(map(accepts, kinds)))
+        return ", or ".join(dict.fromkeys(accepts(each, noun) for each in kinds))
     if origin is Literal:
         return "one of: " + ", ".join(str(choice) or "(empty)" for choice in arguments)
     if origin is tuple:
-        return f"a list, each item {accepts(arguments[0])}" if arguments else "a list"
+        return f"a list, each item {accepts(arguments[0], noun)}" if arguments else "a list"
     if base in (int, float):
-        return _range(notes) or ("a whole number" if base is int else "a number")
+        name, bounds = "a whole number" if base is int else "a number", _range(notes)
+        return f"{name}, {bounds}" if bounds and noun else bounds or name
     if base is str:
         most = [note.max_length for note in notes if isinstance(note, MaxLen)]
         return f"a text of at most {most[-1]} characters" if most else "a text"
@@ -173,7 +179,7 @@ def _refusal(cls: type, error: pydantic.ValidationError) -> InputError:
     elif kind in ("missing", "missing_argument"):
         what, remedy = "missing", "give it: it has no default"
     else:
-        bounds = accepts(wanted)
+        bounds = accepts(wanted, noun=kind in ("int_type", "float_type", "finite_number"))
         remedy = f"choose {bounds}" if bounds.startswith("one of") else f"give {bounds}"
         if kind.startswith("greater_than"):
             what = f"{_shown(given)} is too small"
@@ -186,8 +192,6 @@ def _refusal(cls: type, error: pydantic.ValidationError) -> InputError:
             what = f"{len(given):,} characters are too many"
         else:
             what = f"{_shown(given)} does not fit"
-            if kind in ("int_type", "float_type", "finite_number") and "number" not in bounds:
-                remedy = f"give a {'whole ' * (kind == 'int_type')}number, {bounds}"
     return InputError(where, what, remedy)
 
 

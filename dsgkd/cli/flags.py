@@ -1,155 +1,390 @@
-"""Which flags do commands and studies share, and what do they mean?"""
+"""A tree of configurations as the flags of a command, made by tyro.
 
-import argparse
-from datetime import datetime
-from pathlib import Path
-from typing import get_args
+Every leaf of the tree is a flag under its dotted name, such as `--optimisation.encoder-lr`; the
+docstring under the field is its help, and its default stays where it is: in the dataclass. What
+people type every day has a short name besides, listed here and nowhere else.
+"""
 
-from dsgkd.cli.terminal import Parser, parser_of
-from dsgkd.cli.terminal import run_command as run_command  # studies have all of it from here
-from dsgkd.data.sources import DataConfig
-from dsgkd.distillation.distiller import TeacherStore
-from dsgkd.distillation.store.shard_storage import StoreConfig
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tyro
+from tyro import _errors  # private, hence the bound on tyro's version: its own errors are boxes
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructTypeInfo,
+)
+
+from dsgkd.configuration import accepts
 from dsgkd.errors import InputError
-from dsgkd.models.names import CORPUS_PREFIX
+
+T = TypeVar("T")
+
+SHORT = {
+    "DataConfig.path": "data",
+    "DataConfig.text": "text",
+    "DataConfig.label": "label",
+    "DataConfig.split": "split",
+    "DataConfig.group": "group",
+    "DataConfig.id": "id",
+    "DataConfig.subgroups": "subgroup",
+    "TransferConfig.unlabelled": "unlabelled",
+    "TransferConfig.unlabelled_text": "unlabelled-text",
+    "TransferConfig.glossary": "glossary",
+    "TransferConfig.mix": "mix",
+    "StudentConfig.model": "student",
+    "StudentConfig.head": "head",
+    "DistillationConfig.teacher": "teacher",
+    "DistillationConfig.alpha": "alpha",
+    "DistillationConfig.beta": "beta",
+    "DistillationConfig.terms": "term",
+    "DistillationConfig.mapping": "mapping",
+    "DistillationConfig.max_transfer_words": "cs-max-len",
+    "DistillationConfig.cs_max_len": "cs-max-len",
+    "DistillationConfig.teacher_store": "teacher-store",
+    "OptimisationConfig.epochs": "epochs",
+    "OptimisationConfig.batch_size": "batch-size",
+    "StoreConfig.folder": "store",
+    "StoreConfig.node_folder": "store-node-folder",
+    "StoreConfig.budget_gb": "store-budget-gb",
+    "StudyConfig.teachers": "teacher",
+    "SearchConfig.trials": "trials",
+    "SearchConfig.sampler": "sampler",
+    "SearchConfig.equal": "equal",
+    "SearchConfig.objectives": "objective",
+    "SearchConfig.constraints": "constraint",
+    "SearchConfig.grid_points": "grid-points",
+    "SearchSpace.teacher_layers": "teacher-layers",
+    "PruningConfig.scheduler": "scheduler",
+    "PruningConfig.grace_epochs": "grace-epochs",
+    "ConfirmationConfig.top": "confirm-top",
+    "ConfirmationConfig.seeds": "confirm-seeds",
+    "ConfirmationConfig.controls": "controls",
+    "ConfirmationConfig.tune_controls": "tune-controls",
+    "BudgetConfig.max_hours": "max-hours",
+    "BudgetConfig.max_gpu_hours": "max-gpu-hours",
+    "BudgetConfig.max_cost": "max-cost",
+    "BudgetConfig.price_per_gpu_hour": "price-per-gpu-hour",
+    "ClusterConfig.max_concurrent": "max-concurrent",
+    "ClusterConfig.workers_per_trial": "workers-per-trial",
+    "ClusterConfig.gpus_per_worker": "gpus-per-worker",
+}
+"""Class and field -> the flag that people type for it."""
+
+ALONE = {"--test": "once"}
+"""Flags with a value that may be left out, and what they mean then."""
+EXPANDED = {
+    "--use-gpu": ("--gpus-per-worker", "1"),
+    "--student-corpus": ("--student", "corpus:{}"),
+    "--teacher-corpus": ("--teacher", "corpus:{}"),
+}
+"""Flags that stand for a value of another; {} is what they are given."""
+MAY_BE_EMPTY = frozenset({"split", "group", "id"})
+"""Columns that are found by name unless they are given, even as nothing."""
+NOTHING = "none"
+"""An empty list, or no value, on the command line."""
 
 
-def add_data_flags(description: str, models: bool) -> Parser:
-    """Return a parser with the flags that name the notes and, if wanted, the models."""
-    parser = parser_of(description)
-    data_flags(parser)
-    if models:
-        model_flags(parser)
-    return parser
+def parse(
+    cls: type[T],
+    arguments: Sequence[str],
+    prog: str,
+    description: str,
+    default: T | None = None,
+    hidden: frozenset[str] = frozenset(),
+) -> T:
+    """Read a tree of configurations from a command line.
 
+    `--help` lists the command's own fields and those with a short name; `--help-all` every field.
+    Lists are separated by commas, and their flags may be repeated.
 
-def data_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that name the labelled notes."""
-    data = parser.add_argument_group("notes")
-    data.add_argument(
-        "--data",
-        default="",
-        metavar="PATH",
-        help="CSV, Parquet or JSON-lines file, folder of the six CSVs X_train.csv ... y_test.csv, "
-        "or a `datasets` folder [the embedded synthetic world]",
-    )
-    data.add_argument("--text", metavar="COLUMN", help="column of the text [found by name]")
-    data.add_argument("--label", metavar="COLUMN", help="column of the label [found by name]")
-    data.add_argument(
-        "--split",
-        metavar="COLUMN",
-        help="column of train / validation / test [found by name, else a seeded split; '': ignore]",
-    )
-    data.add_argument(
-        "--group", metavar="COLUMN", help="patient column: no patient in two splits [found by name]"
-    )
-    data.add_argument("--id", metavar="COLUMN", help="column of unique ids [found by name]")
-
-
-def model_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that name student and teachers."""
-    models = parser.add_argument_group("models")
-    models.add_argument(
-        "--student",
-        metavar="MODEL",
-        help="folder, hub id, or one of kobert, kmbert, mbert, tiny-ko "
-        "[tiny-ko for the embedded world, else kobert]",
-    )
-    models.add_argument(
-        "--teacher",
-        action="append",
-        metavar="MODEL",
-        help="folder, hub id, or one of bert, mbert, cbert, roberta, bio_roberta, bio_mbert, "
-        "tiny-en-med; repeatable [tiny-en-med for the embedded world, else cbert]",
-    )
-    models.add_argument(
-        "--student-corpus",
-        metavar="PATH",
-        help="general text from which a small student is pre-trained on the spot",
-    )
-    models.add_argument(
-        "--teacher-corpus",
-        action="append",
-        metavar="PATH",
-        help="domain text from which a small teacher is pre-trained on the spot; repeatable",
-    )
-
-
-def store_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags on the stored teacher."""
-    store = parser.add_argument_group("stored teacher")
-    store.add_argument(
-        "--teacher-store",
-        choices=get_args(TeacherStore),
-        default="auto",
-        help="stored: the teacher reads every training text once; live: in every step; "
-        "auto: stored where it is worth it and fits the budget [%(default)s]",
-    )
-    store.add_argument(
-        "--store",
-        default="",
-        metavar="FOLDER",
-        help="where teachers are stored, a folder or a URI such as s3://bucket/x [the cache]",
-    )
-    store.add_argument(
-        "--store-node-folder", default="", metavar="FOLDER", help="with a URI: each node's copy"
-    )
-    store.add_argument(
-        "--store-budget-gb",
-        type=float,
-        default=StoreConfig().budget_gb,
-        metavar="GB",
-        help="the most that all stored teachers may take [%(default)s]",
-    )
-
-
-def store_config(flags: argparse.Namespace) -> StoreConfig:
-    """Return what the flags on the stored teacher say."""
-    folder = flags.store
-    if folder and "://" not in folder:
-        folder = str(Path(folder).expanduser().absolute())
-    return StoreConfig(folder, flags.store_node_folder, flags.store_budget_gb)
-
-
-def integers(text: str) -> tuple[int, ...]:
-    """Read numbers separated by commas."""
-    return tuple(int(part) for part in text.split(",") if part.strip())
-
-
-def data_config(flags: argparse.Namespace) -> DataConfig:
-    """Return what the data flags say."""
-    path = str(Path(flags.data).expanduser().resolve()) if flags.data else ""
-    return DataConfig(
-        path=path,
-        text=flags.text,
-        label=flags.label,
-        split=flags.split,
-        group=flags.group,
-        id=flags.id,
-    )
-
-
-def pick_models(flags: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
-    """Return the student and the teachers that the flags name.
+    Args:
+        cls: the dataclass at the root. The prefix of a field `run` is left out of the flags.
+        arguments: the command line, without the command.
+        prog: the command, for its help.
+        description: text above the flags.
+        default: holds the defaults; left out: those of the fields.
+        hidden: dotted names of fields that are no flags, and the trees below them.
 
     Raises:
-        InputError: a student is given twice.
+        InputError: a flag is not known, is given twice, has no value, or its value does not fit.
     """
-    if flags.student and flags.student_corpus:
-        raise InputError("--student", "given beside --student-corpus", "give one of the two")
-    embedded = not flags.data
-    student = _corpus(flags.student_corpus) if flags.student_corpus else flags.student
-    teachers = [*(flags.teacher or []), *map(_corpus, flags.teacher_corpus or [])]
-    return (
-        student or ("tiny-ko" if embedded else "kobert"),
-        tuple(dict.fromkeys(teachers)) or (("tiny-en-med",) if embedded else ("cbert",)),
+    line = _Line(cls, default, hidden, arguments)
+    found: T = line.read(prog, description)
+    return found
+
+
+@dataclass(frozen=True)
+class _Flag:
+    """A leaf of the tree."""
+
+    name: str
+    """Dotted, as it is typed, without dashes."""
+    short: str
+    kind: Any
+    """Its annotation, bounds included."""
+
+    @property
+    def shown(self) -> str:
+        return f"--{self.short or self.name}"
+
+    @property
+    def is_list(self) -> bool:
+        return get_origin(_plain(self.kind)) is tuple
+
+
+class _Line:
+    """One command line, and the tree that it is read into."""
+
+    def __init__(
+        self, cls: Any, default: Any, hidden: frozenset[str], arguments: Sequence[str]
+    ) -> None:
+        self._cls, self._default = cls, default
+        self._all = "--help-all" in arguments
+        self._brief = not self._all and any(each in ("--help", "-h") for each in arguments)
+        self._paths: dict[tuple[type, str], str] = {}
+        self._flags: dict[str, _Flag] = {}
+        self._fixed: set[tuple[type, str]] = set()
+        self._walk(cls, default, "", "", hidden)
+        self._given: dict[str, str] = {}
+        self._arguments = self._normalised(arguments)
+        self._decorating = False
+
+    def read(self, prog: str, description: str) -> Any:
+        """Return the tree."""
+        registry = ConstructorRegistry()
+        registry.struct_rule(self._struct)
+        registry.primitive_rule(_optional)
+        registry.primitive_rule(_list)
+        text = f"{description}\n\n--help-all explains every field." if self._brief else description
+        with _errors.on_parse_error(self._refuse):
+            return tyro.cli(
+                self._cls,
+                args=self._arguments,
+                prog=prog,
+                description=text,
+                default=tyro.MISSING_NONPROP if self._default is None else self._default,
+                registry=registry,
+                config=(tyro.conf.HelptextFromCommentsOff,),
+            )
+
+    def _walk(
+        self, cls: Any, instance: Any, prefix: str, typed: str, hidden: frozenset[str]
+    ) -> None:
+        """Collect the flags of a tree, of which `typed` leaves out what nobody has to type."""
+        for name, kind, value in _members(cls, instance):
+            path, flag_name = f"{prefix}{name}", f"{typed}{name}".replace("_", "-")
+            nested = is_dataclass(_plain(kind)) or _is_instance(value)
+            if path in hidden or (not nested and not _is_leaf(kind)):
+                self._fixed.add((cls, name))
+            elif nested:
+                below = _plain(kind) if is_dataclass(_plain(kind)) else type(value)
+                inner = value if _is_instance(value) else None
+                self._walk(
+                    below, inner, f"{path}.", "" if name == "run" else f"{flag_name}.", hidden
+                )
+            else:
+                flag = _Flag(flag_name, SHORT.get(f"{cls.__name__}.{name}", ""), kind)
+                self._paths[cls, name] = flag_name
+                for each in filter(None, (flag_name, flag.short)):
+                    self._flags[each] = flag
+
+    def _normalised(self, arguments: Sequence[str]) -> list[str]:
+        """Return the arguments with one `--flag=value` a flag."""
+        rest, left = [], list(arguments)
+        while left:
+            token = left.pop(0)
+            if token == "--help-all":
+                rest.append("--help")
+                continue
+            name, equals, value = token.partition("=")
+            if name in EXPANDED:
+                name, template = EXPANDED[name]
+                if "{}" in template and not equals:
+                    value = left.pop(0) if left else ""
+                value, equals = template.format(value) if value else template.strip("{}"), "="
+            flag = self._flags.get(name[2:].replace("_", "-")) if name.startswith("--") else None
+            if flag is None or _plain(flag.kind) is bool:
+                rest.append(token)
+                continue
+            alone = not equals and (not left or left[0].startswith("--"))
+            if alone and name not in ALONE:
+                raise InputError(flag.shown, "no value", f"give {accepts(flag.kind, noun=True)}")
+            if not equals:
+                value = ALONE[name] if alone else left.pop(0)
+            self._take(flag, value)
+        return [*rest, *(f"--{name}={value}" for name, value in self._given.items())]
+
+    def _take(self, flag: _Flag, value: str) -> None:
+        """Note the value of a flag."""
+        if not value and flag.name.rpartition(".")[2] not in MAY_BE_EMPTY:
+            remedy = "leave the flag out, or give a value (is a variable of the shell not set?)"
+            raise InputError(flag.shown, "empty", remedy)
+        if flag.name in self._given:
+            if not flag.is_list:
+                raise InputError(flag.shown, "given twice", "give it once")
+            value = f"{self._given[flag.name]},{value}"
+        self._given[flag.name] = value
+
+    def _struct(self, info: StructTypeInfo) -> StructConstructorSpec | None:
+        """Add short names and bounds to what tyro knows of a dataclass."""
+        if self._decorating or not is_dataclass(info.type):
+            return None
+        self._decorating = True
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            self._decorating = False
+        assert isinstance(spec, StructConstructorSpec)
+        found, fixed = [], {}
+        for field in spec.fields:
+            owner: tuple[type, str] = info.type, field.name
+            kind: Any = field.type
+            flag = self._flags.get(self._paths.get(owner, ""))
+            if owner in self._fixed or (self._brief and flag and not self._is_brief(owner, flag)):
+                if not isinstance(field.default, type(tyro.MISSING)):
+                    fixed[field.name] = field.default
+                continue
+            if not is_dataclass(_plain(kind)) and _is_instance(field.default):
+                kind = type(field.default)
+            for note in _notes(field.name, flag):
+                kind = Annotated[kind, note]
+            found.append(replace(field, type=kind))
+        return StructConstructorSpec(self._creating(info.type, fixed), tuple(found))
+
+    def _is_brief(self, owner: tuple[type, str], flag: _Flag) -> bool:
+        """Whether the short help lists a field."""
+        return owner[0] is self._cls or bool(flag.short)
+
+    def _creating(self, cls: Any, fixed: dict[str, Any]) -> Any:
+        """Return a function that creates an instance, and names flags where it is refused."""
+
+        def create(**values: Any) -> Any:
+            try:
+                return cls(**fixed, **values)
+            except InputError as error:
+                flag = self._flags.get(self._paths.get((cls, error.where.partition("[")[0]), ""))
+                if flag is None:
+                    raise
+                raise InputError(flag.shown, error.what, error.remedy) from None
+
+        create.__doc__ = cls.__doc__
+        return create
+
+    def _refuse(self, event: Any) -> None:
+        """Raise what tyro is about to print a box of."""
+        if isinstance(event, _errors.UnrecognizedArgs):
+            token = event.tokens[0]
+            known = [f"--{name}" for name in self._flags]
+            close = get_close_matches(token, known, n=1)
+            remedy = f"did you mean {close[0]}?" if close else "see --help"
+            raise InputError(token, "no such flag" if token[:1] == "-" else "too much", remedy)
+        if isinstance(event, _errors.MissingArgs):
+            missing = event.missing_arguments[0].arg
+            flag = self._flags[missing.lowered.name_or_flags[-1].lstrip("-").replace("_", "-")]
+            shown = flag.name.upper() if missing.is_positional() else flag.shown
+            raise InputError(shown, "missing", f"give {accepts(flag.kind, noun=True)}")
+        argument = getattr(event, "argument", None)
+        if argument is None:
+            raise InputError("command line", type(event).__name__, "see --help")
+        flag = self._flags[argument.lowered.name_or_flags[-1].lstrip("-").replace("_", "-")]
+        value = self._given.get(flag.name) or getattr(event, "value", "this value")
+        remedy = accepts(flag.kind, noun=True)
+        raise InputError(flag.shown, f"'{value}' does not fit", f"give {remedy}")
+
+
+def _notes(name: str, flag: _Flag | None) -> Iterator[Any]:
+    """Yield what tyro should know of a field besides."""
+    if name == "run":
+        yield tyro.conf.arg(name="")
+    if flag is None:
+        return
+    kind = _plain(flag.kind)
+    number = kind in (int, float) or (flag.is_list and get_args(kind)[0] in (int, float))
+    bounds = f"; {accepts(flag.kind)}" if number else ""
+    yield tyro.conf.arg(
+        aliases=(f"--{flag.short}",) if flag.short else None,
+        help_behavior_hint=lambda shown: f"[{shown.strip(chr(39)) or NOTHING}{bounds}]",
     )
 
 
-def _corpus(path: str) -> str:
-    return CORPUS_PREFIX + str(Path(path).expanduser().resolve())
+def _members(cls: Any, instance: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, annotation and default of every field of a dataclass."""
+    hints = get_type_hints(cls, include_extras=True)
+    for field in fields(cls):
+        if instance is not None:
+            yield field.name, hints[field.name], getattr(instance, field.name)
+        elif callable(field.default_factory):
+            yield field.name, hints[field.name], field.default_factory()
+        else:
+            yield field.name, hints[field.name], field.default
 
 
-def default_name(prefix: str) -> str:
-    """Return a name that sorts by time."""
-    return f"{prefix}-{datetime.now():%Y%m%d-%H%M%S}"
+def _plain(kind: Any) -> Any:
+    """Return a type without annotations and without None."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (Union, types.UnionType):
+        inner = [each for each in get_args(kind) if each is not types.NoneType]
+        return _plain(inner[0]) if len(inner) == 1 else kind
+    return kind
+
+
+def _is_instance(value: Any) -> bool:
+    return is_dataclass(value) and not isinstance(value, type)
+
+
+def _is_leaf(kind: Any) -> bool:
+    """Whether one word of a command line can say it."""
+    plain = _plain(kind)
+    if get_origin(plain) is tuple:
+        return all(_is_leaf(each) for each in get_args(plain) if each is not Ellipsis)
+    return plain is not Any and not is_dataclass(plain) and not isinstance(plain, Mapping)
+
+
+def _spec(kind: Any) -> PrimitiveConstructorSpec[Any]:
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, set()))
+    assert isinstance(spec, PrimitiveConstructorSpec), kind
+    return spec
+
+
+def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read an optional value as the value itself; to leave it out, leave out the flag."""
+    if info.type_origin not in (Union, types.UnionType) or types.NoneType not in get_args(
+        info.type
+    ):
+        return None
+    inner = _spec(_plain(info.type))
+    return replace(
+        inner,
+        is_instance=lambda value: value is None or bool(inner.is_instance(value)),
+        str_from_instance=lambda value: (
+            [NOTHING] if value is None else inner.str_from_instance(value)
+        ),
+    )
+
+
+def _list(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read a tuple from a list that is separated by commas."""
+    if info.type_origin is not tuple:
+        return None
+    kinds = get_args(info.type)
+    first = _spec(kinds[0])
+
+    def read(words: list[str]) -> tuple[Any, ...]:
+        parts = [part.strip() for part in words[0].split(",") if part.strip()]
+        return tuple(first.instance_from_str([part]) for part in parts if part != NOTHING)
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{first.metavar},..." if kinds[-1] is Ellipsis else "LOW,HIGH",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    )
