@@ -21,72 +21,14 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from dsgkd.cli.short_names import ALONE, EXPANDED, MAY_BE_EMPTY, SHORT
 from dsgkd.configuration import accepts
 from dsgkd.errors import InputError
 
 T = TypeVar("T")
 
-SHORT = {
-    "DataConfig.path": "data",
-    "DataConfig.text": "text",
-    "DataConfig.label": "label",
-    "DataConfig.split": "split",
-    "DataConfig.group": "group",
-    "DataConfig.id": "id",
-    "DataConfig.subgroups": "subgroup",
-    "TransferConfig.unlabelled": "unlabelled",
-    "TransferConfig.unlabelled_text": "unlabelled-text",
-    "TransferConfig.glossary": "glossary",
-    "TransferConfig.mix": "mix",
-    "StudentConfig.model": "student",
-    "StudentConfig.head": "head",
-    "DistillationConfig.teacher": "teacher",
-    "DistillationConfig.alpha": "alpha",
-    "DistillationConfig.beta": "beta",
-    "DistillationConfig.terms": "term",
-    "DistillationConfig.mapping": "mapping",
-    "DistillationConfig.max_transfer_words": "cs-max-len",
-    "DistillationConfig.cs_max_len": "cs-max-len",
-    "DistillationConfig.teacher_store": "teacher-store",
-    "OptimisationConfig.epochs": "epochs",
-    "OptimisationConfig.batch_size": "batch-size",
-    "StoreConfig.folder": "store",
-    "StoreConfig.node_folder": "store-node-folder",
-    "StoreConfig.budget_gb": "store-budget-gb",
-    "StudyConfig.teachers": "teacher",
-    "SearchConfig.trials": "trials",
-    "SearchConfig.sampler": "sampler",
-    "SearchConfig.equal": "equal",
-    "SearchConfig.objectives": "objective",
-    "SearchConfig.constraints": "constraint",
-    "SearchConfig.grid_points": "grid-points",
-    "SearchSpace.teacher_layers": "teacher-layers",
-    "PruningConfig.scheduler": "scheduler",
-    "PruningConfig.grace_epochs": "grace-epochs",
-    "ConfirmationConfig.top": "confirm-top",
-    "ConfirmationConfig.seeds": "confirm-seeds",
-    "ConfirmationConfig.controls": "controls",
-    "ConfirmationConfig.tune_controls": "tune-controls",
-    "BudgetConfig.max_hours": "max-hours",
-    "BudgetConfig.max_gpu_hours": "max-gpu-hours",
-    "BudgetConfig.max_cost": "max-cost",
-    "BudgetConfig.price_per_gpu_hour": "price-per-gpu-hour",
-    "ClusterConfig.max_concurrent": "max-concurrent",
-    "ClusterConfig.workers_per_trial": "workers-per-trial",
-    "ClusterConfig.gpus_per_worker": "gpus-per-worker",
-}
-"""Class and field -> the flag that people type for it."""
-
-ALONE = {"--test": "once"}
-"""Flags with a value that may be left out, and what they mean then."""
-EXPANDED = {
-    "--use-gpu": ("--gpus-per-worker", "1"),
-    "--student-corpus": ("--student", "corpus:{}"),
-    "--teacher-corpus": ("--teacher", "corpus:{}"),
-}
-"""Flags that stand for a value of another; {} is what they are given."""
-MAY_BE_EMPTY = frozenset({"split", "group", "id"})
-"""Columns that are found by name unless they are given, even as nothing."""
+UNPREFIXED = frozenset({"run", "study"})
+"""Fields whose name nobody has to type: `--epochs`, not `--run.epochs`."""
 NOTHING = "none"
 """An empty list, or no value, on the command line."""
 
@@ -105,7 +47,7 @@ def parse(
     Lists are separated by commas, and their flags may be repeated.
 
     Args:
-        cls: the dataclass at the root. The prefix of a field `run` is left out of the flags.
+        cls: the dataclass at the root. The prefixes `run` and `study` are left out of flags.
         arguments: the command line, without the command.
         prog: the command, for its help.
         description: text above the flags.
@@ -187,7 +129,7 @@ class _Line:
                 below = _plain(kind) if is_dataclass(_plain(kind)) else type(value)
                 inner = value if _is_instance(value) else None
                 self._walk(
-                    below, inner, f"{path}.", "" if name == "run" else f"{flag_name}.", hidden
+                    below, inner, f"{path}.", "" if name in UNPREFIXED else f"{flag_name}.", hidden
                 )
             else:
                 flag = _Flag(flag_name, SHORT.get(f"{cls.__name__}.{name}", ""), kind)
@@ -301,7 +243,7 @@ class _Line:
 
 def _notes(name: str, flag: _Flag | None) -> Iterator[Any]:
     """Yield what tyro should know of a field besides."""
-    if name == "run":
+    if name in UNPREFIXED:
         yield tyro.conf.arg(name="")
     if flag is None:
         return
