@@ -104,7 +104,9 @@ class _Line:
         registry.struct_rule(self._struct)
         registry.primitive_rule(_optional)
         registry.primitive_rule(_list)
-        text = f"{description}\n\n--help-all explains every field." if self._brief else description
+        text = description.strip()
+        if self._brief and any("." in flag.name and not flag.short for flag in self._flags.values()):
+            text += "\n\n--help-all explains every field."
         with _errors.on_parse_error(self._refuse):
             return tyro.cli(
                 self._cls,
@@ -113,7 +115,7 @@ class _Line:
                 description=text,
                 default=tyro.MISSING_NONPROP if self._default is None else self._default,
                 registry=registry,
-                config=(tyro.conf.HelptextFromCommentsOff,),
+                config=(tyro.conf.HelptextFromCommentsOff, tyro.conf.PositionalMetavarFromFieldName),
             )
 
     def _walk(

@@ -1,4 +1,4 @@
-"""How does a trained student classify raw texts?"""
+"""The probabilities that a trained student gives to raw texts."""
 
 from collections.abc import Sequence
 

@@ -15,12 +15,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.text import Text
+from rich.text import Text as RichText
 
-from dsgkd.cli.terminal import parser_of
+from dsgkd.cli.flags import parse
+from dsgkd.configuration import Count, NonNegative, Positive, Text, config
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
 from dsgkd.study.status.status import StudyStatus, TrialLine, read_status
@@ -36,22 +39,23 @@ STAGES = ("search", "confirm", "control", "test")
 STATES = ("running", "complete", "pruned", "failed", "preempted")
 
 
+@config
+class Status:
+    """What `dsgkd status` is asked."""
+
+    study: Annotated[Text, tyro.conf.Positional]
+    """A study's folder or URI, or its ledger's."""
+    watch: Positive | None = None
+    """Say it again and again, so many seconds apart, until Ctrl-C."""
+    rows: Count | None = None
+    """Trials shown at most; none: as many as fit, or 20 in a file."""
+    price_per_gpu_hour: NonNegative | None = None
+    """Also say what was paid."""
+
+
 def run(arguments: list[str]) -> None:
     """Run `dsgkd status`."""
-    parser = parser_of(__doc__ or "", "dsgkd status")
-    parser.add_argument("study", metavar="STUDY", help="a study's folder or URI, or its ledger's")
-    parser.add_argument(
-        "--watch", type=float, metavar="SECONDS", help="say it again and again until Ctrl-C"
-    )
-    parser.add_argument(
-        "--rows", type=int, metavar="N", help="trials shown at most [as many as fit; 20 in a file]"
-    )
-    parser.add_argument(
-        "--price-per-gpu-hour", type=float, metavar="PRICE", help="also say what was paid"
-    )
-    flags = parser.parse_args(arguments)
-    if flags.watch is not None and not flags.watch > 0:
-        raise InputError("--watch", f"{flags.watch:g} is no pause", "give seconds, 10 for instance")
+    flags = parse(Status, arguments, "dsgkd status", __doc__ or "")
     ledger = find_ledger(flags.study)
 
     def read() -> tuple[StudyStatus, datetime | None]:
@@ -103,7 +107,7 @@ def _all(
     below = details(standing, news)
     if rows is None:  # the heading, the names of columns, a free line, the prompt
         rows = max(height - len(below) - 8, 3)
-    return Group(table(standing.board, rows), Text(), *map(Text, below))
+    return Group(table(standing.board, rows), RichText(), *map(RichText, below))
 
 
 def _watch(read: Read, pause: float, rows: int | None) -> None:

@@ -13,32 +13,43 @@ Example:
   dsgkd store prune --teacher tiny-en-med
 """
 
-import argparse
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated, Literal
 
-from dsgkd.cli.flags import parser_of
+import tyro
+
+from dsgkd.cli.flags import parse
+from dsgkd.configuration import NonNegative, Text, config
 from dsgkd.distillation.store.maintenance import entries, prune
 from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.distillation.teachers.source import readable
 from dsgkd.errors import InputError
 
 
+@config
+class StoreCommand:
+    """What `dsgkd store` is asked."""
+
+    action: Annotated[Literal["ls", "verify", "prune"], tyro.conf.Positional]
+    """What to do."""
+    cache: Text = "runs/cache"
+    """The folder of what runs share."""
+    store: Text = ""
+    """Folder or URI of the stored teachers; none: inside the cache."""
+    store_node_folder: Text = ""
+    """With a URI: the folder of this node's copy."""
+    teacher: Text = ""
+    """prune: only teachers with this in their name."""
+    older_than: NonNegative | None = None
+    """prune: only what was not used for so many days."""
+    keep_gb: NonNegative | None = None
+    """prune: until the rest fits into so many GB."""
+
+
 def run(arguments: list[str]) -> None:
     """Run `dsgkd store`."""
-    parser = parser_of(__doc__ or "", "dsgkd store")
-    parser.add_argument("action", choices=["ls", "verify", "prune"])
-    parser.add_argument("--cache", default="runs/cache", metavar="FOLDER", help="[%(default)s]")
-    parser.add_argument(
-        "--store", default="", metavar="FOLDER", help="folder or URI [inside the cache]"
-    )
-    parser.add_argument(
-        "--store-node-folder", default="", metavar="FOLDER", help="with a URI: this node's copy"
-    )
-    parser.add_argument("--teacher", default="", metavar="NAME", help="prune: part of the name")
-    parser.add_argument("--older-than", type=float, metavar="DAYS", help="prune: not used since")
-    parser.add_argument("--keep-gb", type=float, metavar="GB", help="prune: until the rest fits")
-    flags = parser.parse_args(arguments)
+    flags = parse(StoreCommand, arguments, "dsgkd store", __doc__ or "")
     cache = Path(flags.cache).expanduser().absolute()
     store = StoreConfig(flags.store, flags.store_node_folder)
     if not store.is_remote and not store.root(cache).is_dir():
@@ -48,7 +59,7 @@ def run(arguments: list[str]) -> None:
     {"ls": _list, "verify": _verify, "prune": _prune}[flags.action](store, cache, flags)
 
 
-def _list(store: StoreConfig, cache: Path, flags: argparse.Namespace) -> None:
+def _list(store: StoreConfig, cache: Path, flags: StoreCommand) -> None:
     total = 0
     for entry in entries(store, cache):
         parts = ", ".join(map(str, entry.states.parts)) or "nothing"
@@ -63,7 +74,7 @@ def _list(store: StoreConfig, cache: Path, flags: argparse.Namespace) -> None:
     print(f"{readable(total)} in all")
 
 
-def _verify(store: StoreConfig, cache: Path, flags: argparse.Namespace) -> None:
+def _verify(store: StoreConfig, cache: Path, flags: StoreCommand) -> None:
     bad = 0
     for entry in entries(store, cache):
         damaged = entry.damaged()
@@ -81,7 +92,7 @@ def _verify(store: StoreConfig, cache: Path, flags: argparse.Namespace) -> None:
         )
 
 
-def _prune(store: StoreConfig, cache: Path, flags: argparse.Namespace) -> None:
+def _prune(store: StoreConfig, cache: Path, flags: StoreCommand) -> None:
     freed = 0
     for name, size in prune(store, cache, flags.teacher, flags.older_than, flags.keep_gb):
         print(f"removed {name} ({readable(size)})")
