@@ -36,6 +36,8 @@ class Accepts:
 
 _MOST = 10**12
 """More than this many of anything is a slip of the keyboard."""
+_SLIP = 10**6
+"""An upper bound from here on is for slips, and words about the field leave it out."""
 _NO_CONTROL = r"^\P{Cc}*$"
 
 Count = Annotated[int, Ge(1), Le(_MOST)]
@@ -157,15 +159,17 @@ def _range(notes: tuple[Any, ...]) -> str:
     """Return the bounds of a number in words, without an upper one that excludes slips only."""
     low: Any = next((note for note in notes if isinstance(note, Ge | Gt)), None)
     high: Any = next((note for note in notes if isinstance(note, Le | Lt)), None)
-    if high is not None and low is not None and getattr(high, "le", _MOST) >= _MOST:
-        high = None if isinstance(high, Le) or high.lt >= _MOST else high
-    if isinstance(low, Ge) and isinstance(high, Le):
-        return f"{low.ge} to {high.le}"
+    least = "" if low is None else f"{low.ge if isinstance(low, Ge) else low.gt:g}"
+    most = "" if high is None else f"{high.le if isinstance(high, Le) else high.lt:g}"
+    if low is not None and most and float(most) >= _SLIP:
+        most = ""
+    if isinstance(low, Ge) and isinstance(high, Le) and most:
+        return f"{least} to {most}"
     words = []
-    if low is not None:
-        words.append(f"{low.ge} or more" if isinstance(low, Ge) else f"more than {low.gt}")
-    if high is not None:
-        words.append(f"at most {high.le}" if isinstance(high, Le) else f"less than {high.lt}")
+    if least:
+        words.append(f"{least} or more" if isinstance(low, Ge) else f"more than {least}")
+    if most:
+        words.append(f"at most {most}" if isinstance(high, Le) else f"less than {most}")
     return " and ".join(words)
 
 
@@ -186,7 +190,7 @@ def _refusal(cls: type, error: pydantic.ValidationError) -> InputError:
         elif kind.startswith("less_than"):
             what = f"{_shown(given)} is too large"
             limit = next(iter(problem["ctx"].values()))
-            if limit >= _MOST:  # a bound that excludes slips, of which the words say nothing
+            if limit >= _SLIP:  # a bound that excludes slips, of which the words say nothing
                 remedy = f"give less than {limit:g}"
         elif kind == "string_too_long":
             what = f"{len(given):,} characters are too many"

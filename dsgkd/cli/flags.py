@@ -21,7 +21,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from dsgkd.cli.short_names import ALONE, EXPANDED, MAY_BE_EMPTY, SHORT
+from dsgkd.cli.short_names import ALONE, EXPANDED, JOINTS, MAY_BE_EMPTY, SHORT
 from dsgkd.configuration import accepts
 from dsgkd.errors import InputError
 
@@ -105,7 +105,9 @@ class _Line:
         registry.primitive_rule(_optional)
         registry.primitive_rule(_list)
         text = description.strip()
-        if self._brief and any("." in flag.name and not flag.short for flag in self._flags.values()):
+        if self._brief and any(
+            "." in flag.name and not flag.short for flag in self._flags.values()
+        ):
             text += "\n\n--help-all explains every field."
         with _errors.on_parse_error(self._refuse):
             return tyro.cli(
@@ -115,7 +117,10 @@ class _Line:
                 description=text,
                 default=tyro.MISSING_NONPROP if self._default is None else self._default,
                 registry=registry,
-                config=(tyro.conf.HelptextFromCommentsOff, tyro.conf.PositionalMetavarFromFieldName),
+                config=(
+                    tyro.conf.HelptextFromCommentsOff,
+                    tyro.conf.PositionalMetavarFromFieldName,
+                ),
             )
 
     def _walk(
@@ -171,9 +176,10 @@ class _Line:
             remedy = "leave the flag out, or give a value (is a variable of the shell not set?)"
             raise InputError(flag.shown, "empty", remedy)
         if flag.name in self._given:
-            if not flag.is_list:
+            joint = JOINTS.get(flag.name) or ("," if flag.is_list else "")
+            if not joint:
                 raise InputError(flag.shown, "given twice", "give it once")
-            value = f"{self._given[flag.name]},{value}"
+            value = f"{self._given[flag.name]}{joint}{value}"
         self._given[flag.name] = value
 
     def _struct(self, info: StructTypeInfo) -> StructConstructorSpec | None:
@@ -199,7 +205,7 @@ class _Line:
                 kind = type(field.default)
             for note in _notes(field.name, flag):
                 kind = Annotated[kind, note]
-            found.append(replace(field, type=kind))
+            found.append(replace(field, type=kind, helptext=_one_line(field.helptext)))
         return StructConstructorSpec(self._creating(info.type, fixed), tuple(found))
 
     def _is_brief(self, owner: tuple[type, str], flag: _Flag) -> bool:
@@ -256,6 +262,16 @@ def _notes(name: str, flag: _Flag | None) -> Iterator[Any]:
         aliases=(f"--{flag.short}",) if flag.short else None,
         help_behavior_hint=lambda shown: f"[{shown.strip(chr(39)) or NOTHING}{bounds}]",
     )
+
+
+def _one_line(text: Any) -> Any:
+    """Return a field's help, which tyro reads when it is wanted, without its line breaks."""
+
+    def joined() -> str | None:
+        found = text() if callable(text) else text
+        return " ".join(found.split()) if found else None
+
+    return joined
 
 
 def _members(cls: Any, instance: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -315,7 +331,7 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 
 def _list(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Read a tuple from a list that is separated by commas."""
+    """Read a tuple from a list that is separated by commas; one value for a pair is both ends."""
     if info.type_origin is not tuple:
         return None
     kinds = get_args(info.type)
@@ -323,6 +339,8 @@ def _list(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
     def read(words: list[str]) -> tuple[Any, ...]:
         parts = [part.strip() for part in words[0].split(",") if part.strip()]
+        if Ellipsis not in kinds:
+            parts *= len(kinds) if len(parts) == 1 else 1
         return tuple(first.instance_from_str([part]) for part in parts if part != NOTHING)
 
     return PrimitiveConstructorSpec(

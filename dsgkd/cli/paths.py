@@ -37,7 +37,5 @@ def absolute_run(run: RunConfig) -> RunConfig:
             glossary=absolute(transfer.glossary),
         ),
         student=replace(run.student, model=absolute_model(run.student.model)),
-        distillation=replace(
-            run.distillation, teacher=absolute_model(run.distillation.teacher)
-        ),
+        distillation=replace(run.distillation, teacher=absolute_model(run.distillation.teacher)),
     )

@@ -34,6 +34,11 @@ SHORT = {
     "SearchConfig.objectives": "objective",
     "SearchConfig.constraints": "constraint",
     "SearchConfig.grid_points": "grid-points",
+    "SearchSpace.alpha": "alpha",
+    "SearchSpace.beta": "beta",
+    "SearchSpace.cs_max_len": "cs-max-len",
+    "SearchSpace.mappings": "mapping",
+    "SearchSpace.function": "space",
     "SearchSpace.teacher_layers": "teacher-layers",
     "PruningConfig.scheduler": "scheduler",
     "PruningConfig.grace_epochs": "grace-epochs",
@@ -58,5 +63,7 @@ EXPANDED = {
     "--teacher-corpus": ("--teacher", "corpus:{}"),
 }
 """Flags that stand for a value of another; {} is what they are given."""
+JOINTS = {"first": ";"}
+"""Flags that are no lists and may be repeated, and what joins what they are given."""
 MAY_BE_EMPTY = frozenset({"split", "group", "id"})
 """Columns that are found by name unless they are given, even as nothing."""

@@ -12,16 +12,14 @@ Example:
 
 import sys
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Literal
 
 from dsgkd.cli.flags import parse
 from dsgkd.cli.paths import absolute_model, absolute_run
 from dsgkd.cli.terminal import run_command
 from dsgkd.configuration import Text, config
-from dsgkd.errors import InputError
 from dsgkd.study.config import StudyConfig
 from dsgkd.training.config import RunConfig
 

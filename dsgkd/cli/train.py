@@ -13,11 +13,10 @@ Example:
 """
 
 from dataclasses import field, replace
-from pathlib import Path
 from typing import Literal
 
 from dsgkd.cli.flags import parse
-from dsgkd.cli.paths import absolute, absolute_run
+from dsgkd.cli.paths import absolute_run
 from dsgkd.configuration import Text, config
 from dsgkd.data.sources import SEALED
 from dsgkd.distillation.store.config import StoreConfig
