@@ -1,4 +1,4 @@
-"""What does a user see when the input is wrong? One line, and exit code 2."""
+"""Errors that become one line on a terminal, and exit code 2."""
 
 import errno
 import re
@@ -22,7 +22,7 @@ class InputError(Exception):
 
 
 class StorageError(InputError):
-    """A place cannot be written. Whatever was writing is not at fault and can go on later."""
+    """A place cannot be read or written. Whatever used it is not at fault and can go on later."""
 
     @classmethod
     def of(
@@ -39,3 +39,11 @@ class StorageError(InputError):
             reason = getattr(error, "strerror", None) or str(error)[:200]
             what, remedy = f"cannot be written ({reason})", f"choose {elsewhere}"
         return cls(str(path), what, remedy)
+
+    @classmethod
+    def unreachable(cls, path: str, error: Exception) -> "StorageError":
+        """Return what to say of object storage that failed, after it was asked several times."""
+        told = re.search(r"AWS Error (?!UNKNOWN)(\w+)", str(error))
+        reason = told[1].lower().replace("_", " ") if told else str(error)[:200]
+        remedy = "check the address, the credentials and the network, then go on"
+        return cls(path, f"cannot be reached or written ({reason})", remedy)

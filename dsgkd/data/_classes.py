@@ -1,4 +1,4 @@
-"""Which classes do the labels make?"""
+"""The classes that the labels make."""
 
 from collections.abc import Sequence
 from typing import Any

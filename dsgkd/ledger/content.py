@@ -1,4 +1,4 @@
-"""What is in one file of a ledger? Rows, the schema version, and the names of files it replaces."""
+"""One file of a ledger: rows, the schema version, and the names of the files it replaces."""
 
 import json
 from collections.abc import Sequence
@@ -14,6 +14,10 @@ REPLACES_KEY = b"dsgkd_ledger_replaces"
 """Key of the names (JSON, without `.parquet`) that a merged file replaces, in its metadata."""
 MANY = 500
 """With fewer rows, to compress each column takes longer than to write it."""
+
+
+class NotALedger(InputError):
+    """There is no ledger that can be read: none at all, a foreign file, or another version."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,11 @@ def encode(rows: pa.Table, replaces: Sequence[str] = ()) -> pa.Buffer:
     return sink.getvalue()
 
 
-def decode(path: str, data: pa.Buffer) -> Content:
+def decode(path: str, data: bytes) -> Content:
     """Read the bytes of a file; `path` is for the message.
 
     Raises:
-        InputError: it is no file of a ledger, or one of a newer version than this.
+        NotALedger: it is no file of a ledger, or one of another version than this.
     """
     try:
         # Whole files are read side by side; threads for the columns of one only cost.
@@ -55,13 +59,15 @@ def decode(path: str, data: pa.Buffer) -> Content:
         metadata = rows.schema.metadata or {}
         version = int(metadata[VERSION_KEY])
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:
-        raise InputError(
+        raise NotALedger(
             path, "not a file of a ledger", "move it out of the ledger's folder"
         ) from error
-    if version > LEDGER_SCHEMA_VERSION:
-        raise InputError(
+    if version != LEDGER_SCHEMA_VERSION:
+        raise NotALedger(
             path,
-            f"ledger version {version}, but this dsgkd knows up to {LEDGER_SCHEMA_VERSION}",
-            "install a newer dsgkd",
+            f"ledger version {version}, but this dsgkd reads version {LEDGER_SCHEMA_VERSION}",
+            "install a newer dsgkd"
+            if version > LEDGER_SCHEMA_VERSION
+            else "read it with the dsgkd that wrote it, or begin a study in another --out",
         )
     return Content(rows, frozenset(json.loads(metadata.get(REPLACES_KEY, b"[]"))))

@@ -1,4 +1,4 @@
-"""How do the many small files of finished trials become few large ones, and nothing is lost?
+"""Merging the many small files of finished trials into few large ones, without losing a row.
 
 A merge writes one file with the rows of many; its metadata name them. Only then, and after a
 moment for readers that have just listed the folder, are those deleted. A crash in between leaves
@@ -11,18 +11,16 @@ at most one file of FULL bytes a table, whatever the size of the study: the work
 number of trials and the memory does not.
 """
 
-import json
 import time
 import uuid
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dsgkd.errors import InputError
-from dsgkd.ledger.content import REPLACES_KEY, decode, encode
+from dsgkd.ledger.content import Content, decode, encode
 from dsgkd.ledger.schema import ALLOWED, Table
 from dsgkd.ledger.table_storage import TableStorage
 
@@ -88,14 +86,7 @@ class Merger:
 
     def _rows(self, table: Table, names: list[str]) -> Iterator[tuple[str, pa.Table]]:
         def load(name: str) -> pa.Table:
-            data = self._storage.read(table, name)
-            if data is None:
-                raise InputError(
-                    self._storage.path(table, name),
-                    "gone while it was being merged",
-                    "let one study at a time write here",
-                )
-            return decode(self._storage.path(table, name), data).rows
+            return self._load(table, name).rows
 
         with ThreadPoolExecutor(8) as pool:
             for start in range(0, len(names), _AT_A_TIME):
@@ -118,13 +109,18 @@ class Merger:
         names = self._storage.names(table)
         merged = {name for name in names if is_merged(name)}
         replaced = {
-            gone for name in merged - self._swept[table] for gone in self._replaced(table, name)
+            gone
+            for name in merged - self._swept[table]
+            for gone in self._load(table, name).replaces
         }
         self._storage.delete(table, replaced.intersection(names))
         self._swept[table] = merged - replaced
         return [name for name in names if name not in replaced]
 
-    def _replaced(self, table: Table, name: str) -> Iterable[str]:
-        with self._storage.open(table, name) as file:
-            metadata = pq.read_schema(file).metadata
-        return json.loads(metadata.get(REPLACES_KEY, b"[]"))
+    def _load(self, table: Table, name: str) -> Content:
+        path, data = self._storage.path(table, name), self._storage.read(table, name)
+        if data is None:
+            raise InputError(
+                path, "gone while it was being merged", "let one study at a time write here"
+            )
+        return decode(path, data)

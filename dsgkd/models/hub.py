@@ -28,7 +28,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 import dsgkd.models.attention  # noqa: F401  (registers the functions that a model may ask for)
 from dsgkd.errors import InputError
 from dsgkd.models.names import HUB_MODELS
-from dsgkd.storage.checkpoint import random_state, restore_random_state, seed_everything
+from dsgkd.models.randomness import random_state, restore_random_state, seed_everything
 
 # Progress bars and notes such as "some weights were newly initialised" (true of every new head)
 # would drown what matters in a study of many runs.

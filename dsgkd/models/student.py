@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -23,7 +22,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dsgkd.errors import InputError, StorageError
 from dsgkd.models.hub import load_model, load_tokenizer
-from dsgkd.models.taps import run_model
 
 Head = Literal["standard", "paper"]
 
@@ -165,10 +163,3 @@ def load_student(
             str(folder), "the student in it is damaged", "train it again or copy it anew"
         ) from error
     return student.eval(), load_tokenizer(str(folder)), card
-
-
-@torch.inference_mode()
-def probabilities(student: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Return class probabilities, [batch, classes] float32."""
-    logits = run_model(student, input_ids, attention_mask).logits[: len(input_ids)]
-    return logits.float().softmax(-1)

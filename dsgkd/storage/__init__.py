@@ -1,1 +1,1 @@
-"""How anything is written and read back: whole files, checkpoints, object storage."""
+"""The one way to local disk and object storage; nothing else opens a file to write."""

@@ -1,4 +1,4 @@
-"""How is everything that a run needs to go on written to disk, and read back to the bit?
+"""Checkpoints: all that a run needs to go on, written whole and read back to the bit.
 
 A checkpoint is one safetensors file. Tensors are stored as tensors; everything else of the nested
 state (optimizer hyperparameters, schedule, random number generators, counters) travels as JSON in
@@ -7,19 +7,70 @@ checkpoint is there or it is not. Nothing is ever unpickled.
 """
 
 import json
-import random
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from dsgkd.errors import InputError, StorageError
 from dsgkd.storage.atomic import atomic_write
+from dsgkd.storage.location import Location
 
 State = dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of a run, in a local folder or in object storage.
+
+    Args:
+        folder: a path, or a URI; then a file passes through the local disk for temporary files.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self._location = Location(folder)
+
+    def save(self, name: str, state: State) -> None:
+        """Write a state, or replace it.
+
+        Raises:
+            StorageError: the disk is full, or the folder cannot be written; what was there stays.
+        """
+        if not self._location.is_remote:
+            save_state(self._location.folder / name, state)
+            return
+        with tempfile.TemporaryDirectory(prefix="dsgkd-") as scratch:
+            save_state(Path(scratch) / name, state)
+            self._location.upload(name, Path(scratch) / name)
+
+    def load(self, name: str) -> State:
+        """Read a state, on the CPU.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        if not self._location.is_remote:
+            return load_state(self._location.folder / name)
+        with tempfile.TemporaryDirectory(prefix="dsgkd-") as scratch:
+            local = Path(scratch) / name
+            with suppress(FileNotFoundError):  # `load_state` says so
+                self._location.download(name, local)
+            try:
+                return load_state(local)
+            except InputError as error:
+                where = self._location.path(name)
+                raise InputError(where, error.what, error.remedy) from None
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a state."""
+        return self._location.exists(name)
+
+    def delete(self, *names: str) -> None:
+        """Delete states, as far as they are there."""
+        self._location.delete(*names)
 
 
 def save_state(path: Path, state: State) -> None:
@@ -55,35 +106,6 @@ def load_state(path: Path) -> State:
         raise InputError(
             str(path), "not a whole checkpoint", "delete it and start again"
         ) from error
-
-
-def random_state() -> State:
-    """Return the state of every random number generator that a run draws from."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        # As int64, because torch cannot send unsigned integers between workers.
-        "numpy": (kind, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, cached),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def restore_random_state(state: State) -> None:
-    """Set every random number generator to what `random_state` returned."""
-    random.setstate(state["python"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every random number generator that a run draws from."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

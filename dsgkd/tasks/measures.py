@@ -1,9 +1,7 @@
-"""How good are predicted probabilities?
+"""Measures of predicted class probabilities.
 
 The measures are scikit-learn's; multi-class ones are unweighted means over classes.
 """
-
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +14,19 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from dsgkd.ledger.measures import MEASURES, SMALLER_IS_BETTER, improvement
+from dsgkd.ledger.measures import Direction
 
-__all__ = [
-    "MEASURES",
-    "SMALLER_IS_BETTER",
-    "ThresholdRule",
-    "expected_calibration_error",
-    "f1_threshold",
-    "improvement",
-    "measures",
-]
-
-ThresholdRule = Literal["validation", "prevalence"]
+MEASURES: dict[str, Direction] = {
+    "loss": "minimise",
+    "accuracy": "maximise",
+    "auroc": "maximise",
+    "auprc": "maximise",
+    "f1": "maximise",
+    "precision": "maximise",
+    "recall": "maximise",
+    "brier": "minimise",
+    "ece": "minimise",
+}
 
 
 def f1_threshold(labels: NDArray[np.int64], probability: NDArray[np.floating]) -> float:
