@@ -43,7 +43,7 @@ def parse(
 ) -> T:
     """Read a tree of configurations from a command line.
 
-    `--help` lists the command's own fields and those with a short name; `--help-all` every field.
+    `--help` lists fields with a short name or without a dot in theirs; `--help-all` every field.
     Lists are separated by commas, and their flags may be repeated.
 
     Args:
@@ -62,6 +62,20 @@ def parse(
     return found
 
 
+def peek(arguments: Sequence[str], *names: str) -> str:
+    """Return what a flag is given before the rest of a command line is looked at, or nothing.
+
+    Args:
+        arguments: the command line.
+        names: the flag's names, without dashes.
+    """
+    for token, after in zip(arguments, [*arguments[1:], ""]):
+        name, equals, value = token.partition("=")
+        if name.startswith("--") and name[2:] in names:
+            return value if equals else after
+    return ""
+
+
 @dataclass(frozen=True)
 class _Flag:
     """A leaf of the tree."""
@@ -75,6 +89,11 @@ class _Flag:
     @property
     def shown(self) -> str:
         return f"--{self.short or self.name}"
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether the short help lists it."""
+        return bool(self.short) or "." not in self.name
 
     @property
     def is_list(self) -> bool:
@@ -105,9 +124,7 @@ class _Line:
         registry.primitive_rule(_optional)
         registry.primitive_rule(_list)
         text = description.strip()
-        if self._brief and any(
-            "." in flag.name and not flag.short for flag in self._flags.values()
-        ):
+        if self._brief and not all(flag.is_brief for flag in self._flags.values()):
             text += "\n\n--help-all explains every field."
         with _errors.on_parse_error(self._refuse):
             return tyro.cli(
@@ -197,7 +214,7 @@ class _Line:
             owner: tuple[type, str] = info.type, field.name
             kind: Any = field.type
             flag = self._flags.get(self._paths.get(owner, ""))
-            if owner in self._fixed or (self._brief and flag and not self._is_brief(owner, flag)):
+            if owner in self._fixed or (self._brief and flag and not flag.is_brief):
                 if not isinstance(field.default, type(tyro.MISSING)):
                     fixed[field.name] = field.default
                 continue
@@ -207,10 +224,6 @@ class _Line:
                 kind = Annotated[kind, note]
             found.append(replace(field, type=kind, helptext=_one_line(field.helptext)))
         return StructConstructorSpec(self._creating(info.type, fixed), tuple(found))
-
-    def _is_brief(self, owner: tuple[type, str], flag: _Flag) -> bool:
-        """Whether the short help lists a field."""
-        return owner[0] is self._cls or bool(flag.short)
 
     def _creating(self, cls: Any, fixed: dict[str, Any]) -> Any:
         """Return a function that creates an instance, and names flags where it is refused."""

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
-from dsgkd.cli.flags import parse
+from dsgkd.cli.flags import parse, peek
 from dsgkd.cli.paths import absolute_model, absolute_run
 from dsgkd.cli.terminal import run_command
 from dsgkd.configuration import Text, config
@@ -89,13 +89,13 @@ def read_flags(base: Base, arguments: list[str], prog: str, description: str) ->
     """
     now = f"{datetime.now():%Y%m%d-%H%M%S}"
 
-    def read(study: StudyConfig) -> StudyCommand:
-        default = StudyCommand(replace(study, name=f"{study.name}-{now}"))
-        return parse(StudyCommand, arguments, prog, description, default, HIDDEN)
-
-    open_study = base(RunConfig())
-    unnamed = replace(open_study.run, student=replace(open_study.run.student, model=""))
-    found = read(base(read(replace(open_study, run=unnamed)).study.run))
+    student = peek(arguments, "student", "student.model") or (
+        CORPUS_PREFIX * bool(peek(arguments, "student-corpus"))
+    )
+    path = peek(arguments, "data", "data.path")
+    study = base(RunConfig(data=DataConfig(path), student=StudentConfig(student)))
+    default = StudyCommand(replace(study, name=f"{study.name}-{now}"))
+    found = parse(StudyCommand, arguments, prog, description, default, HIDDEN)
     study = found.study
     return replace(
         found,

@@ -7,7 +7,6 @@ loads its folder. `dsgkd.json` beside it holds what prediction needs besides wei
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,21 +20,8 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dsgkd.errors import InputError, StorageError
+from dsgkd.models.config import Head, StudentConfig
 from dsgkd.models.hub import load_model, load_tokenizer
-
-Head = Literal["standard", "paper"]
-
-
-@dataclass(frozen=True)
-class StudentConfig:
-    """The model that is trained."""
-
-    model: str = "tiny-ko"
-    """Name of the zoo, hub id or local folder."""
-    head: Head = "standard"
-    """`standard`: the architecture's own head. `paper`: pooler, then two linear layers."""
-    dropout: float = 0.1
-    """Dropout probability of the `paper` head."""
 
 
 class PaperClassifier(nn.Module):

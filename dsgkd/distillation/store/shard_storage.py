@@ -8,44 +8,18 @@ never changed, so a copy is never out of date.
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
+from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.distillation.store.shard import SUFFIX
 from dsgkd.errors import InputError, StorageError
 from dsgkd.storage.atomic import atomic_write
 
 CARD = "teacher.json"
-
-
-@dataclass(frozen=True)
-class StoreConfig:
-    """Where stored teachers are kept, and how much of the disk they may take."""
-
-    folder: str = ""
-    """A folder, or a URI of object storage such as s3://bucket/teachers; empty: in the cache."""
-    node_folder: str = ""
-    """With a URI: the folder of each node's own copies; empty: in the cache."""
-    budget_gb: float = 20.0
-    """The most that the teachers of a study or run may take together, in GB (10^9 bytes)."""
-
-    def __post_init__(self) -> None:
-        if not self.budget_gb > 0:
-            raise InputError("store budget", f"{self.budget_gb} GB is none", "give more than 0")
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether the store is reached by a URI."""
-        return "://" in self.folder
-
-    def root(self, cache: Path) -> Path:
-        """Return the folder from which shards are mapped into memory."""
-        given = self.node_folder if self.is_remote else self.folder
-        return Path(given).expanduser().absolute() if given else cache / "teachers"
 
 
 class ShardStorage:
