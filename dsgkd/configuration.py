@@ -27,6 +27,10 @@ from dsgkd.errors import InputError
 T = TypeVar("T")
 
 
+def _text_of_path(given: Any) -> Any:
+    return str(given) if isinstance(given, Path) else given
+
+
 @dataclass(frozen=True)
 class Accepts:
     """What a field accepts, in words, where its other bounds do not say it."""
@@ -70,6 +74,8 @@ Text = Annotated[
     Accepts("at most 4096 characters, none of them a control character"),
 ]
 """A path, a model's name or a notation, which may be empty."""
+FolderOrUri = Annotated[Text, pydantic.BeforeValidator(_text_of_path)]
+"""A local folder, also as a `Path`, or the URI of one, such as s3://bucket/folder."""
 Column = Annotated[str, MaxLen(1000), Accepts("the name of a column")]
 
 _CONFIG = pydantic.ConfigDict(
