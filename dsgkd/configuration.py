@@ -71,7 +71,7 @@ Text = Annotated[
     str,
     MaxLen(4096),
     pydantic.StringConstraints(pattern=_NO_CONTROL),
-    Accepts("at most 4096 characters, none of them a control character"),
+    Accepts("a text of at most 4096 characters, none of them a control character"),
 ]
 """A path, a model's name or a notation, which may be empty."""
 FolderOrUri = Annotated[Text, pydantic.BeforeValidator(_text_of_path)]

@@ -26,6 +26,6 @@ def find(what: str, name: str, builtin: Mapping[str, Any]) -> Any:
         raise InputError(what, f"'{name}' unknown", f"choose of {known}, or package.module:Class")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # it is somebody's own module
         remedy = "give package.module:Class, with the package on PYTHONPATH"
         raise InputError(what, f"'{name}' cannot be imported", remedy) from error

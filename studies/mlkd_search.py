@@ -18,12 +18,13 @@ the difference between `mlkd` and the controls.
         --student kobert --teacher cbert --teacher bio_roberta --use-gpu --out /shared/studies
 """
 
+from dsgkd.study.search.config import PruningConfig, SearchConfig
+
 from dsgkd.cli.study import main
 from dsgkd.distillation.config import DistillationConfig
+from dsgkd.models.config import StudentConfig
 from dsgkd.models.names import is_built_here
-from dsgkd.models.student import StudentConfig
 from dsgkd.study.config import ConfirmationConfig, StudyConfig
-from dsgkd.study.search.config import PruningConfig, SearchConfig
 from dsgkd.study.search.space import SearchSpace
 from dsgkd.training.config import OptimisationConfig, RunConfig
 
@@ -35,6 +36,7 @@ def study(asked: RunConfig) -> StudyConfig:
     small = is_built_here(student)  # pre-trained on the spot, and in want of larger steps
     return StudyConfig(
         name="mlkd",
+        out="runs",
         teachers=("cbert",) if own else ("tiny-en-med",),
         run=RunConfig(
             student=StudentConfig(student),

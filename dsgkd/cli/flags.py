@@ -232,7 +232,9 @@ class _Line:
             try:
                 return cls(**fixed, **values)
             except InputError as error:
-                flag = self._flags.get(self._paths.get((cls, error.where.partition("[")[0]), ""))
+                field = error.where.partition("[")[0]
+                name = self._paths.get((cls, field)) or field.replace("_", "-")
+                flag = self._flags.get(name)
                 if flag is None:
                     raise
                 raise InputError(flag.shown, error.what, error.remedy) from None

@@ -11,18 +11,16 @@ Example:
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import tyro
 
 from dsgkd.cli.flags import parse
-from dsgkd.cli.predicting import class_probabilities
 from dsgkd.configuration import Column, Text, config
-from dsgkd.data.sources import read_texts
 from dsgkd.errors import InputError
-from dsgkd.models.attention import attention_for
-from dsgkd.models.student import load_student
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @config
@@ -46,10 +44,16 @@ class Predict:
 def run(arguments: list[str]) -> None:
     """Run `dsgkd predict`."""
     flags = parse(Predict, arguments, "dsgkd predict", __doc__ or "")
+    # Deferred: `--help` and a wrong flag need no pandas, and a wrong column no PyTorch.
+    import pandas as pd
 
-    student, tokenizer, card = load_student(Path(flags.model), attention_for("cpu"))
+    from dsgkd.data.texts import read_texts
+
     texts = read_texts(flags.input, flags.text).to_pandas()
-    probability = class_probabilities(student, tokenizer, texts["text"].tolist(), card.max_length)
+    from dsgkd.cli.predicting import Classifier
+
+    classifier = Classifier(Path(flags.model))
+    card, probability = classifier.card, classifier.probabilities(texts["text"].tolist())
     if len(card.label_names) == 2:
         chosen = (probability[:, 1] >= card.threshold).astype(int)
     else:
@@ -63,7 +67,7 @@ def run(arguments: list[str]) -> None:
     _write(frame, flags.out)
 
 
-def _write(frame: pd.DataFrame, path: str | None) -> None:
+def _write(frame: "pd.DataFrame", path: str | None) -> None:
     try:
         if path is None:
             frame.to_csv(sys.stdout, index=False, float_format="%.6f")

@@ -13,17 +13,15 @@ Example:
   dsgkd store prune --teacher tiny-en-med
 """
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from dsgkd.cli.flags import parse
+from dsgkd.cli.paths import absolute
 from dsgkd.configuration import NonNegative, Text, config
-from dsgkd.distillation.store.maintenance import entries, prune
-from dsgkd.distillation.store.shard_storage import StoreConfig
-from dsgkd.distillation.teachers.source import readable
+from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
 
 
@@ -50,51 +48,18 @@ class StoreCommand:
 def run(arguments: list[str]) -> None:
     """Run `dsgkd store`."""
     flags = parse(StoreCommand, arguments, "dsgkd store", __doc__ or "")
-    cache = Path(flags.cache).expanduser().absolute()
-    store = StoreConfig(flags.store, flags.store_node_folder)
+    cache = Path(absolute(flags.cache))
+    store = StoreConfig(absolute(flags.store), absolute(flags.store_node_folder))
     if not store.is_remote and not store.root(cache).is_dir():
         raise InputError(
             str(store.root(cache)), "no stored teachers here", "name --cache or --store"
         )
-    {"ls": _list, "verify": _verify, "prune": _prune}[flags.action](store, cache, flags)
+    # Deferred: `--help` and a wrong flag must not wait for PyTorch.
+    from dsgkd.cli.store_actions import list_teachers, prune_teachers, verify_teachers
 
-
-def _list(store: StoreConfig, cache: Path, flags: StoreCommand) -> None:
-    total = 0
-    for entry in entries(store, cache):
-        parts = ", ".join(map(str, entry.states.parts)) or "nothing"
-        used = datetime.fromtimestamp(entry.used_at)
-        print(
-            f"{entry.name}\n  {entry.texts:,} texts, {readable(entry.size)}, used {used:%Y-%m-%d}"
-        )
-        print(f"  layers: {parts}")
-        if entry.states.refused:
-            print(f"  {len(entry.states.refused)} damaged files: see dsgkd store verify")
-        total += entry.size
-    print(f"{readable(total)} in all")
-
-
-def _verify(store: StoreConfig, cache: Path, flags: StoreCommand) -> None:
-    bad = 0
-    for entry in entries(store, cache):
-        damaged = entry.damaged()
-        whole = len(entry.states.shards) + len(entry.states.refused) - len(damaged)
-        print(f"{entry.name}: {whole} shards are whole, {len(damaged)} damaged")
-        for one in damaged:
-            print(f"  {one}")
-            entry.states.storage.discard(one.path)
-        bad += len(damaged)
-    if bad:
-        raise InputError(
-            str(store.folder or store.root(cache)),
-            f"{bad} damaged shards were removed",
-            "nothing to do: the next run computes them anew; but look at the disk",
-        )
-
-
-def _prune(store: StoreConfig, cache: Path, flags: StoreCommand) -> None:
-    freed = 0
-    for name, size in prune(store, cache, flags.teacher, flags.older_than, flags.keep_gb):
-        print(f"removed {name} ({readable(size)})")
-        freed += size
-    print(f"{readable(freed)} freed")
+    if flags.action == "ls":
+        list_teachers(store, cache)
+    elif flags.action == "verify":
+        verify_teachers(store, cache)
+    else:
+        prune_teachers(store, cache, flags.teacher, flags.older_than, flags.keep_gb)

@@ -17,9 +17,12 @@ from datetime import datetime
 from typing import Literal
 
 from dsgkd.cli.flags import parse, peek
-from dsgkd.cli.paths import absolute_model, absolute_run
+from dsgkd.cli.paths import absolute_model, absolute_run, absolute_store, studies_folder
 from dsgkd.cli.terminal import run_command
 from dsgkd.configuration import Text, config
+from dsgkd.data.config import DataConfig
+from dsgkd.models.config import StudentConfig
+from dsgkd.models.names import CORPUS_PREFIX
 from dsgkd.study.config import StudyConfig
 from dsgkd.training.config import RunConfig
 
@@ -28,12 +31,17 @@ Base = Callable[[RunConfig], StudyConfig]
 
 HIDDEN = frozenset(
     {
-        *("study.run.seed", "study.run.splits", "study.first"),
-        *("study.run.distillation.teacher", "study.run.distillation.teacher_weights"),
-        "study.run.distillation.shuffled",
+        *("study.initial_points", "study.run.seed", "study.run.splits", "study.run.task.kind"),
+        *(
+            f"study.run.distillation.{name}"
+            for name in (
+                *("teacher", "teacher_weights", "shuffled", "alpha", "beta", "mapping"),
+                "max_transfer_words",
+            )
+        ),
     }
 )
-"""What a study decides by itself."""
+"""What a study decides by itself: the arms say what distils, the space what is searched."""
 
 
 @config
@@ -78,7 +86,7 @@ def default_study(asked: RunConfig) -> StudyConfig:
     """Return a study with the defaults of all fields."""
     own = bool(asked.data.path)
     run = RunConfig(student=replace(asked.student, model="kobert" if own else "tiny-ko"))
-    return StudyConfig("study", run=run, teachers=("cbert",) if own else ("tiny-en-med",))
+    return StudyConfig("study", "runs", run=run, teachers=("cbert",) if own else ("tiny-en-med",))
 
 
 def read_flags(base: Base, arguments: list[str], prog: str, description: str) -> StudyCommand:
@@ -89,11 +97,11 @@ def read_flags(base: Base, arguments: list[str], prog: str, description: str) ->
     """
     now = f"{datetime.now():%Y%m%d-%H%M%S}"
 
-    student = peek(arguments, "student", "student.model") or (
-        CORPUS_PREFIX * bool(peek(arguments, "student-corpus"))
-    )
-    path = peek(arguments, "data", "data.path")
-    study = base(RunConfig(data=DataConfig(path), student=StudentConfig(student)))
+    student = peek(arguments, "student", "student.model")
+    if peek(arguments, "student-corpus"):
+        student = CORPUS_PREFIX
+    data = DataConfig(peek(arguments, "data", "data.path"))
+    study = base(RunConfig(data=data, student=StudentConfig(student)))
     default = StudyCommand(replace(study, name=f"{study.name}-{now}"))
     found = parse(StudyCommand, arguments, prog, description, default, HIDDEN)
     study = found.study
@@ -103,7 +111,8 @@ def read_flags(base: Base, arguments: list[str], prog: str, description: str) ->
             study,
             run=absolute_run(replace(study.run, seed=study.seed)),
             teachers=tuple(map(absolute_model, study.teachers)),
-            out=studies_folder(study.out),
+            out=studies_folder(study.out, not peek(arguments, "out")),
+            store=absolute_store(study.store),
         ),
     )
 
@@ -111,15 +120,16 @@ def read_flags(base: Base, arguments: list[str], prog: str, description: str) ->
 def _run(base: Base, arguments: list[str], prog: str, description: str) -> None:
     flags = read_flags(base, arguments, prog, description)
     # Deferred: `--help` and a wrong flag must not wait for Ray, Optuna and PyTorch.
+    from dsgkd.cli.points import parse_points
     from dsgkd.cli.session import notify_on_exit, ray_session
     from dsgkd.study.callbacks.notifications import check_target
     from dsgkd.study.callbacks.trackers import trackers
-    from dsgkd.study.search.points import parse_points
     from dsgkd.study.study import Study
 
     if flags.on_end:
         check_target(flags.on_end)
-    config = replace(flags.study, first=parse_points(flags.first, flags.study.run))
+    points = parse_points(flags.first, flags.study)
+    config = replace(flags.study, initial_points=points)
     study = Study(config, live=not flags.plain_progress)
     study.check()
     with ray_session(config):

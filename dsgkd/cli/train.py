@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dsgkd.cli.flags import parse, peek
-from dsgkd.cli.paths import absolute, absolute_run
+from dsgkd.cli.paths import absolute, absolute_run, absolute_store
 from dsgkd.configuration import Text, config
 from dsgkd.data.config import SEALED
 from dsgkd.distillation.store.config import StoreConfig
@@ -108,7 +108,7 @@ def read_flags(arguments: list[str]) -> Train:
         distillation=replace(run.distillation, teacher=teacher),
     )
     cache = absolute(flags.cache) or str(Path(out).parent / "cache")
-    store = replace(flags.store, folder=absolute(flags.store.folder))
+    store = absolute_store(flags.store)
     return replace(flags, out=out, run=absolute_run(run), cache=cache, store=store)
 
 

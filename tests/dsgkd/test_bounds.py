@@ -17,6 +17,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 import dsgkd
 from dsgkd.configuration import accepts
 from dsgkd.errors import InputError
+from dsgkd.tasks.nothing import NoTask
 
 HUGE = 10**30
 BAD = {
@@ -97,7 +98,7 @@ def allowed(kind: Any, value: Any) -> bool:
     if type(value) is not base and not (base is Path and isinstance(value, Path)):
         return False
     if base is str and len(value) > max(
-        note.max_length for note in notes if hasattr(note, "max_length")
+        note.max_length for note in notes if isinstance(note, MaxLen)
     ):
         return False
     if base not in (int, float):
@@ -149,7 +150,7 @@ def instances(cls: type) -> Any:
     return cls(**given)
 
 
-EXAMPLES: dict[str, Any] = {"name": "first"}
+EXAMPLES: dict[str, Any] = {"name": "first", "task": NoTask()}
 
 
 def example(kind: Any) -> Any:
