@@ -44,7 +44,7 @@ def parse(
     """Read a tree of configurations from a command line.
 
     `--help` lists fields with a short name or without a dot in theirs; `--help-all` every field.
-    Lists are separated by commas, and their flags may be repeated.
+    Lists are separated by commas, and their flags may be repeated; of other flags the last counts.
 
     Args:
         cls: the dataclass at the root. The prefixes `run` and `study` are left out of flags.
@@ -87,7 +87,13 @@ class _Flag:
     """Its annotation, bounds included."""
 
     @property
+    def field(self) -> str:
+        """The last part of its name."""
+        return self.name.rpartition(".")[2]
+
+    @property
     def shown(self) -> str:
+        """As messages name it."""
         return f"--{self.short or self.name}"
 
     @property
@@ -97,6 +103,7 @@ class _Flag:
 
     @property
     def is_list(self) -> bool:
+        """Whether it may be repeated."""
         return get_origin(_plain(self.kind)) is tuple
 
 
@@ -114,6 +121,7 @@ class _Line:
         self._fixed: set[tuple[type, str]] = set()
         self._walk(cls, default, "", "", hidden)
         self._given: dict[str, str] = {}
+        self._typed: dict[str, str] = {}
         self._arguments = self._normalised(arguments)
         self._decorating = False
 
@@ -166,38 +174,34 @@ class _Line:
         rest, left = [], list(arguments)
         while left:
             token = left.pop(0)
-            if token == "--help-all":
-                rest.append("--help")
-                continue
-            name, equals, value = token.partition("=")
-            if name in EXPANDED:
-                name, template = EXPANDED[name]
-                if "{}" in template and not equals:
-                    value = left.pop(0) if left else ""
-                value, equals = template.format(value) if value else template.strip("{}"), "="
+            typed, equals, value = token.partition("=")
+            name, template = EXPANDED.get(typed, (typed, "{}"))
             flag = self._flags.get(name[2:].replace("_", "-")) if name.startswith("--") else None
             if flag is None or _plain(flag.kind) is bool:
-                rest.append(token)
+                rest.append("--help" if token == "--help-all" else token)
                 continue
-            alone = not equals and (not left or left[0].startswith("--"))
-            if alone and name not in ALONE:
-                raise InputError(flag.shown, "no value", f"give {accepts(flag.kind, noun=True)}")
-            if not equals:
-                value = ALONE[name] if alone else left.pop(0)
-            self._take(flag, value)
+            if "{}" in template and not equals:
+                if left and not left[0].startswith("--"):
+                    value = left.pop(0)
+                elif typed in ALONE:
+                    value = ALONE[typed]
+                else:
+                    raise InputError(typed, "no value", f"give {accepts(flag.kind, noun=True)}")
+            if not value and "{}" in template and flag.field not in MAY_BE_EMPTY:
+                remedy = "leave the flag out, or give a value (is a shell's variable not set?)"
+                raise InputError(typed, "empty", remedy)
+            self._take(flag, typed, template.format(value))
         return [*rest, *(f"--{name}={value}" for name, value in self._given.items())]
 
-    def _take(self, flag: _Flag, value: str) -> None:
-        """Note the value of a flag."""
-        if not value and flag.name.rpartition(".")[2] not in MAY_BE_EMPTY:
-            remedy = "leave the flag out, or give a value (is a variable of the shell not set?)"
-            raise InputError(flag.shown, "empty", remedy)
-        if flag.name in self._given:
-            joint = JOINTS.get(flag.name) or ("," if flag.is_list else "")
-            if not joint:
-                raise InputError(flag.shown, "given twice", "give it once")
-            value = f"{self._given[flag.name]}{joint}{value}"
-        self._given[flag.name] = value
+    def _take(self, flag: _Flag, typed: str, value: str) -> None:
+        """Note the value of a flag: lists grow, of other values the last counts."""
+        before, joint = self._given.get(flag.name), JOINTS.get(flag.field) or "," * flag.is_list
+        if before is not None and joint:
+            value = f"{before}{joint}{value}"
+        elif before is not None and (typed in EXPANDED) != (self._typed[flag.name] in EXPANDED):
+            what = f"given beside {self._typed[flag.name]}"
+            raise InputError(typed, what, "give one of the two")
+        self._given[flag.name], self._typed[flag.name] = value, typed
 
     def _struct(self, info: StructTypeInfo) -> StructConstructorSpec | None:
         """Add short names and bounds to what tyro knows of a dataclass."""

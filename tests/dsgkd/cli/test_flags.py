@@ -88,7 +88,11 @@ def short_names(monkeypatch):
     monkeypatch.setattr(
         flags,
         "EXPANDED",
-        {"--fast": ("--epochs", "1"), "--teacher-corpus": ("--teacher", "corpus:{}")},
+        {
+            "--fast": ("--epochs", "1"),
+            "--teacher-corpus": ("--teacher", "corpus:{}"),
+            "--fixed-seed": ("--seed", "1{}"),
+        },
     )
 
 
@@ -112,6 +116,7 @@ def test_a_base_configuration_holds_other_defaults_and_flags_override_it():
     [
         ("--epochs 3", RunConfig(optimisation=OptimisationConfig(epochs=3))),
         ("--epochs=3", RunConfig(optimisation=OptimisationConfig(epochs=3))),
+        ("--epochs 2 --epochs 3", RunConfig(optimisation=OptimisationConfig(epochs=3))),
         ("--optimisation.epochs 3", RunConfig(optimisation=OptimisationConfig(epochs=3))),
         ("--optimisation.encoder_lr 1", RunConfig(optimisation=OptimisationConfig(encoder_lr=1.0))),
         ("--optimisation.layers 3", RunConfig(optimisation=OptimisationConfig(layers=(3,)))),
@@ -155,8 +160,9 @@ def test_lists_switches_and_values_that_may_be_left_out(arguments, expected):
         ("--optimisation.ends 0,2", "--optimisation.ends"),
         ("--optimisation.layers 1,x", "--optimisation.layers: '1,x' does not fit"),
         ("--epochs", "--epochs: no value: give a whole number, 1 or more"),
-        ("--epochs 1 --optimisation.epochs 2", "--epochs: given twice"),
-        ("--data=", "--data: empty: leave the flag out"),
+        ("--seed 1 --fixed-seed 2", "--fixed-seed: given beside --seed"),
+        ("--fixed-seed 2 --seed 1", "--seed: given beside --fixed-seed"),
+        ("--data=", "--data: empty: leave the flag out, or give a value"),
         ("--epoch 1", "--epoch: no such flag: did you mean --epochs?"),
         ("--test perhaps", "--test: 'perhaps' does not fit: give one of: (empty), once, again"),
         ("word", "word: too much"),
