@@ -63,7 +63,7 @@ EXPANDED = {
     "--teacher-corpus": ("--teacher", "corpus:{}"),
 }
 """Flags that stand for a value of another; {} is what they are given."""
-JOINTS = {"first": ";"}
+JOINTS = {"first": ";", "teacher": "+"}
 """Flags that are no lists and may be repeated, and what joins what they are given."""
 MAY_BE_EMPTY = frozenset({"split", "group", "id"})
 """Columns that are found by name unless they are given, even as nothing."""
