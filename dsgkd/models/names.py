@@ -1,4 +1,4 @@
-"""The names of models; importing this costs nothing, so that `--help` is quick."""
+"""The short names of models. Importing this costs nothing, so that `--help` is quick."""
 
 HUB_MODELS = {
     "kobert": "kykim/bert-kor-base",
