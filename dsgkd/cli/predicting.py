@@ -10,12 +10,9 @@ from numpy.typing import NDArray
 from dsgkd.alignment.batch import Collator, evaluation_batches
 from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.alignment.view import View
-from dsgkd.alignment.words import WordRule
 from dsgkd.models.attention import attention_for
-from dsgkd.models.student import StudentCard, load_student
+from dsgkd.models.export import StudentCard, load_student
 from dsgkd.models.taps import run_model
-
-_MOST_WORDS = 32
 
 
 class Classifier:
@@ -35,10 +32,12 @@ class Classifier:
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
         """Return class probabilities of texts, [texts, classes], in their order."""
-        view = View.once(texts, self._tokenizer, self.card.max_length, WordRule())
+        card = self.card
+        view = View.once(texts, self._tokenizer, card.max_length, card.words)
         encoded = EncodedTexts.of_view(view)
-        collate = Collator(_MOST_WORDS, own_words=getattr(self._student, "needs_words", False))
-        result = np.zeros((len(texts), len(self.card.label_names)), np.float32)
+        needs_words = getattr(self._student, "needs_words", False)
+        collate = Collator(card.max_transfer_words, own_words=needs_words)
+        result = np.zeros((len(texts), len(card.label_names)), np.float32)
         with torch.inference_mode():
             for batch in evaluation_batches(encoded, batch_size, collate):
                 logits = run_model(self._student, batch.to(self._device).student).logits

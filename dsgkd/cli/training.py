@@ -6,9 +6,10 @@ from pathlib import Path
 from dsgkd.alignment.coverage import coverage
 from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
+from dsgkd.models.export import StudentCard, save_student
 from dsgkd.models.folder import save_model
 from dsgkd.models.masked import MaskedStudent
-from dsgkd.models.student import StudentCard, encoder_of, save_student
+from dsgkd.models.student import encoder_of
 from dsgkd.storage.artefacts import Artefacts
 from dsgkd.storage.checkpoint import Checkpoints
 from dsgkd.training.config import RunConfig
@@ -66,17 +67,20 @@ def save_best(opened: OpenRun, checkpoints: Checkpoints, folder: Path) -> None:
     target, student = folder / "model", opened.student
     measured = evaluate_validation(opened).measured
     if "threshold" not in measured:  # no classifier
-        whole = isinstance(student, MaskedStudent)
-        save_model(target, student.model if whole else encoder_of(student), opened.tokenizer)
+        model = student.model if isinstance(student, MaskedStudent) else encoder_of(student)
+        save_model(target, model, opened.tokenizer)
         print(f"best model: {target}")
         return
+    config = opened.config
     card = StudentCard(
-        opened.label_names,
-        opened.config.student.head,
-        opened.config.max_length,
-        measured.pop("threshold"),
-        "mlkd" if opened.teachers else "plain",
-        measured,
+        label_names=opened.label_names,
+        head=config.student.head,
+        max_length=config.max_length,
+        threshold=measured.pop("threshold"),
+        method="mlkd" if opened.teachers else "plain",
+        measures=measured,
+        words=config.words,
+        max_transfer_words=config.distillation.max_transfer_words,
     )
     save_student(target, student, opened.tokenizer, card)
     print(f"best student: {target}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -135,5 +135,4 @@ class _Bound(MaskedLanguageModel):
 
 
 def _targets(batch: Batch) -> MaskedTokens:
-    targets: MaskedTokens = batch.targets
-    return targets
+    return cast("MaskedTokens", batch.targets)
