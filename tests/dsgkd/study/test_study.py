@@ -14,18 +14,20 @@ from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
 from dsgkd.models.fingerprint import fingerprint
 from dsgkd.models.student import load_student
-from dsgkd.study.backends.tune import run_trials
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig
+from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetConfig
 from dsgkd.study.dispatcher import Stage
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.preparation.teachers import plan, store_teacher
-from dsgkd.study.search.pruning import PruningConfig
+from dsgkd.study.search.config import PruningConfig
 from dsgkd.study.stages import spec_of
 from dsgkd.study.study import Study
-from dsgkd.training.run import open_table
+from dsgkd.training.opening import open_table
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+QUIET = Console(lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def finished_once(local_ray, study_in, tmp_path_factory):
     lines = []
     out = tmp_path_factory.mktemp("finished") / "studies"
     config = study_in(out, test="once", pruning=PruningConfig("none"))
-    study = Study(config, lines.append)
+    study = Study(config, Console(lines.append))
     study.check()
     study.run()
     return config, lines
@@ -46,7 +48,7 @@ def finished(finished_once, tmp_path):
     config, lines = finished_once
     shutil.copytree(config.out, tmp_path / "studies")
     config = replace(config, out=tmp_path / "studies")
-    return config, lines, analysis.load(config.folder)
+    return config, lines, analysis.load(config.location.folder)
 
 
 def test_a_study_searches_confirms_tests_and_writes_everything_down(finished):
@@ -77,7 +79,7 @@ def test_a_study_searches_confirms_tests_and_writes_everything_down(finished):
     assert set(use[use.index.str.contains("confirm-random")]) == {"miss"}
     assert sum("texts read once" in line for line in lines) == 2
     assert len(list((config.cache / "teachers").iterdir())) == 2
-    assert not list(config.folder.glob("trials/*/teacher"))
+    assert not list(config.location.folder.glob("trials/*/teacher"))
 
     # Every epoch is there, and only the test stage read the test split, once.
     metrics = found.metrics
@@ -102,11 +104,13 @@ def test_a_study_searches_confirms_tests_and_writes_everything_down(finished):
     assert any("confirm-mlkd-000-001" in line for line in lines)
 
     # The model that a confirmed trial left can be loaded.
-    _, _, card = load_student(config.folder / "trials/confirm-mlkd-000-000/model", "dsgkd_plain")
+    _, _, card = load_student(
+        config.location.folder / "trials/confirm-mlkd-000-000/model", "dsgkd_plain"
+    )
     assert card.method == "mlkd"
 
     # Nothing in the study's folder holds a text, and only the cache may.
-    for file in config.folder.rglob("*"):
+    for file in config.location.folder.rglob("*"):
         if file.is_file() and file.name not in ("tokenizer.json", "vocab.txt"):
             content = file.read_bytes()
             assert not any(word.encode() in content for word in [*KOREAN, *URGENT, *MILD]), file
@@ -117,13 +121,13 @@ def test_a_finished_study_stays_as_it_is_when_resumed_and_refuses_another_questi
     with pytest.raises(InputError, match="--resume"):
         Study(config).check()
     again = replace(config, resume=True)
-    resumed = Study(again, lambda line: None)
+    resumed = Study(again, QUIET)
     resumed.check()
     resumed.run()
-    after = analysis.load(config.folder)
+    after = analysis.load(config.location.folder)
     assert after.trials.equals(before.trials)
     other = replace(again, seed=99)
-    changed = Study(other, lambda line: None)
+    changed = Study(other, QUIET)
     changed.check()
     with pytest.raises(InputError, match="seed"):
         changed.run()
@@ -132,28 +136,28 @@ def test_a_finished_study_stays_as_it_is_when_resumed_and_refuses_another_questi
 def test_a_study_that_was_copied_goes_on_elsewhere_only_with_its_cache(finished, tmp_path):
     config, _, before = finished
     copy = replace(config, out=tmp_path / "elsewhere", name="renamed", resume=True)
-    shutil.copytree(config.folder, copy.folder)
+    shutil.copytree(config.location.folder, copy.location.folder)
     with pytest.raises(InputError, match=r"example-id\.key: not there, .*: copy cache/"):
         Study(copy).check()
     assert not copy.cache.exists()
     shutil.copytree(config.cache, copy.cache)
-    moved = Study(copy, lambda line: None)
+    moved = Study(copy, QUIET)
     moved.check()
     moved.run()
-    assert analysis.load(copy.folder).trials.equals(before.trials)
+    assert analysis.load(copy.location.folder).trials.equals(before.trials)
 
 
 def test_a_lost_part_of_a_study_is_done_again_and_nothing_else(finished, tmp_path):
     config, _, _ = finished
     # As if the driver had died in the middle of this trial's second epoch.
     lost = "confirm-plain-000-001"
-    ledger = Ledger(str(config.folder / "ledger"))
+    ledger = Ledger(str(config.location.folder / "ledger"))
     raw = next(row for row in ledger.read("trials").to_pylist() if row["trial_id"] == lost)
     ledger.write("trials", [raw | {"state": "running"}], f"{lost}-1")
-    resumed = Study(replace(config, resume=True), lambda line: None)
+    resumed = Study(replace(config, resume=True), QUIET)
     resumed.check()
     resumed.run()
-    trials = analysis.load(config.folder).trials
+    trials = analysis.load(config.location.folder).trials
     attempts = trials.query(f"trial_id == '{lost}'").set_index("attempt")
     assert list(attempts["state"]) == ["preempted", "complete"]
     assert list(trials.query("attempt == 2")["trial_id"]) == [lost]
@@ -169,10 +173,10 @@ def test_a_finished_study_can_be_extended(finished):
         search=replace(config.search, trials=6),
         confirmation=replace(config.confirmation, top=2),
     )
-    extended = Study(more, lambda line: None)
+    extended = Study(more, QUIET)
     extended.check()
     extended.run()
-    found = analysis.load(config.folder)
+    found = analysis.load(config.location.folder)
     first = found.trials.merge(before.trials[["trial_id", "attempt"]])
     assert len(first) == len(before.trials)  # nothing was done again
     assert (found.trials["attempt"] == 1).all()
@@ -193,27 +197,27 @@ def test_a_full_disk_ends_the_study_in_one_line_with_a_readable_ledger(
     local_ray, make_study, monkeypatch
 ):
     config = make_study("full")
-    study = Study(config, lambda line: None)
+    study = Study(config, QUIET)
     study.check()
     write, calls = Ledger.write, []
 
     def write_until_full(self, table, rows, name):
         calls.append(name)
         if len(calls) > 6:
-            raise InputError(str(config.folder), "no space left", "free some")
+            raise InputError(str(config.location.folder), "no space left", "free some")
         write(self, table, rows, name)
 
     monkeypatch.setattr(Ledger, "write", write_until_full)
     with pytest.raises(InputError, match="no space left"):
         study.run()
     monkeypatch.undo()
-    assert len(analysis.load(config.folder).trials) >= 1
-    resumed = Study(replace(config, resume=True), lambda line: None)
+    assert len(analysis.load(config.location.folder).trials) >= 1
+    resumed = Study(replace(config, resume=True), QUIET)
     resumed.check()
     resumed.run()
-    assert set(analysis.load(config.folder).trials.query("stage != 'search'")["state"]) == {
-        "complete"
-    }
+    assert set(
+        analysis.load(config.location.folder).trials.query("stage != 'search'")["state"]
+    ) == {"complete"}
 
 
 def test_a_trial_of_two_workers_under_ray_train_reports_like_any_other(
@@ -238,7 +242,7 @@ def test_a_trial_of_two_workers_under_ray_train_reports_like_any_other(
         specs = iter([replace(spec, study_id="two")])
         yield Stage("confirm", lambda: next(specs, None), callbacks=[TrialCallback()])
 
-    run_trials(stages(), 2, {"cpu": 1}, 1, config.folder / "tune")
+    run_trials(stages(), 2, {"cpu": 1}, 1, config.location.folder / "tune")
     assert events[:4] == ["started", 1, 2, 3]
     state, auroc, reason = events[-1]
     assert (state, reason) == ("complete", "")
@@ -261,11 +265,11 @@ def test_a_teacher_is_stored_by_tasks_and_asked_for_no_more_than_is_missing(
         config.cache,
         config.store,
     )
-    assert [str(part) for part in wanted.parts] == ["hidden.2", "hidden.3", "words.2", "words.3"]
+    assert [str(part) for part in wanted.kinds] == ["hidden.2", "hidden.3", "words.2", "words.3"]
 
     def stored():
         lines = []
-        store_teacher(wanted, {"cpu": 1}, 2, lines.append)
+        store_teacher(wanted, {"cpu": 1}, 2, Console(lines.append))
         return lines[-1]  # a slow machine says how far it is
 
     first = stored()
@@ -282,12 +286,12 @@ def test_a_teacher_is_stored_by_tasks_and_asked_for_no_more_than_is_missing(
 def test_a_store_beyond_its_budget_ends_the_study_before_the_first_trial(local_ray, make_study):
     config = make_study(store=StoreConfig(budget_gb=1e-6))
     stored = replace(config.run.distillation, teacher_store="stored")
-    study = Study(replace(config, run=replace(config.run, distillation=stored)), lambda _: None)
+    study = Study(replace(config, run=replace(config.run, distillation=stored)), QUIET)
     with pytest.raises(InputError, match=r"needs .*, budget 1 kB: keep fewer layers"):
         study.run()
-    assert not config.folder.exists()
+    assert not config.location.folder.exists()
     lines = []
-    Study(make_study("live", store=config.store), lines.append).run()
+    Study(make_study("live", store=config.store), Console(lines.append)).run()
     assert any(line.startswith("live teacher: storing it would take") for line in lines)
 
 
@@ -295,10 +299,10 @@ def test_a_trial_that_fails_says_why_and_the_study_goes_on(local_ray, make_study
     # A learning rate at which the weights explode.
     wild = make_config(optimisation={"epochs": 2, "clip_norm": 1e30, "projection_lr": 1e30})
     config = make_study("wild", run=wild, confirmation=ConfirmationConfig(seeds=1))
-    study = Study(config, lambda line: None)
+    study = Study(config, QUIET)
     study.check()
     study.run()
-    trials = analysis.load(config.folder).trials.set_index("trial_id")
+    trials = analysis.load(config.location.folder).trials.set_index("trial_id")
     assert trials.loc["search-mlkd-000", "state"] == "failed"
     assert "not finite" in trials.loc["search-mlkd-000", "reason"]
     assert trials.loc["confirm-plain-000-000", "state"] == "complete"
@@ -309,7 +313,7 @@ def test_the_same_study_twice_gives_the_same_trials_and_figures(local_ray, tmp_p
     """One seed decides everything, where trials come one after the other."""
     for name in ("one", "other"):
         config = rig.study_config(tmp_path, name)
-        Study(config, lambda line: None).run()
+        Study(config, QUIET).run()
     assert rig.outcome(tmp_path, "one") == rig.outcome(tmp_path, "other")
 
 
@@ -325,19 +329,19 @@ def test_the_test_split_is_not_read_before_the_seal_is_broken(local_ray, tmp_pat
         ),
         encoding="utf-8",
     )
-    sealed = Study(replace(config, test=""), lambda line: None)
+    sealed = Study(replace(config, test=""), QUIET)
     sealed.check()
     sealed.run()
-    broken = Study(replace(config, resume=True), lambda line: None)
+    broken = Study(replace(config, resume=True), QUIET)
     broken.check()
     with pytest.raises(InputError):
         broken.run()
-    assert "seal-001" not in set(analysis.load(config.folder).trials["trial_id"])
+    assert "seal-001" not in set(analysis.load(config.location.folder).trials["trial_id"])
     notes.write_text(whole, encoding="utf-8")
-    broken = Study(replace(config, resume=True), lambda line: None)
+    broken = Study(replace(config, resume=True), QUIET)
     assert broken.run().tested
     assert (
-        list(analysis.load(config.folder).trials.query("stage == 'test'")["state"])
+        list(analysis.load(config.location.folder).trials.query("stage == 'test'")["state"])
         == ["complete"] * 3
     )
 
@@ -355,15 +359,15 @@ def test_controls_and_limits(local_ray, make_study, zoo):
         budget=BudgetConfig(max_hours=1e-6),
     )
     lines = []
-    study = Study(config, lines.append)
+    study = Study(config, Console(lines.append))
     outcome = study.run()
     assert "max-hours" in outcome.limit
     assert any("go on with --resume" in line for line in lines)
-    trials = analysis.load(config.folder).trials
+    trials = analysis.load(config.location.folder).trials
     assert not set(trials["state"]) - {"preempted", "complete"}
-    more = Study(replace(config, resume=True, budget=BudgetConfig()), lines.append)
+    more = Study(replace(config, resume=True, budget=BudgetConfig()), Console(lines.append))
     assert more.run().limit is None
-    trials = analysis.load(config.folder).trials.query("state == 'complete'")
+    trials = analysis.load(config.location.folder).trials.query("state == 'complete'")
     confirmed = trials[trials["stage"].isin(["confirm", "control"])].set_index("method")
     assert set(confirmed.index) == {
         "mlkd",
@@ -385,18 +389,18 @@ def test_controls_and_limits(local_ray, make_study, zoo):
 def test_a_study_says_beforehand_what_it_will_cost_and_plans(local_ray, make_study):
     lines = []
     config = make_study("planned", estimate=True)
-    Study(config, lines.append).plan()
-    assert not config.folder.exists()
+    Study(config, Console(lines.append)).plan()
+    assert not config.location.folder.exists()
     assert any("at most" in line for line in lines)
-    Study(config, lambda line: None).run()
+    Study(config, QUIET).run()
     lines.clear()
-    Study(replace(config, resume=True), lines.append).plan()
+    Study(replace(config, resume=True), Console(lines.append)).plan()
     assert any("hyperband" in line for line in lines)
 
 
 def test_other_weights_or_another_key_are_not_gone_on_with(local_ray, tmp_path):
     config = rig.study_config(tmp_path, "moved")
-    Study(config, lambda line: None).run()
+    Study(config, QUIET).run()
     resumed = replace(config, resume=True)
     weights = next((tmp_path / "zoo" / "teacher").glob("*.safetensors"))
     before = weights.read_bytes()
