@@ -8,6 +8,7 @@ Example:
   dsgkd rerun runs/demo search-mlkd-003 --data notes.csv --out runs/again
 """
 
+import json
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ from dsgkd.data.config import SEALED
 from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
+from dsgkd.study.config import StudyConfig
+from dsgkd.study.names import restored
 from dsgkd.training.config import RunConfig
 
 if TYPE_CHECKING:
@@ -48,9 +51,9 @@ class Rerun:
     out: Text = ""
     """Keep checkpoints and the model here; none: keep nothing."""
     data: Text = ""
-    """Where the notes lie: a ledger does not say."""
+    """Where the notes lie; none: where the study had them."""
     student: Text = ""
-    """Where the student lies, if it was a folder or a corpus: a ledger does not say."""
+    """Where the student lies; none: where the study had it."""
     teacher: Text = ""
     """The same for the teacher."""
 
@@ -98,7 +101,8 @@ class WrittenTrial:
     """A trial as the ledger has it."""
 
     run: RunConfig
-    """With the test split closed, and without the places of notes and models."""
+    """With the test split closed."""
+    store: StoreConfig
     attempt: int
     state: str
     reason: str
@@ -115,9 +119,9 @@ class WrittenTrial:
     """Of the study's data."""
 
     def store_for(self, folder: Path) -> StoreConfig:
-        """Return where the teacher is stored: in the cache, unless nobody else asks for it."""
+        """Return where the teacher is stored: with the study's, unless nobody else asks for it."""
         own = self.stage == "control" and self.run.distillation.teacher_weights == "random"
-        return StoreConfig(str(folder / "teacher")) if own else StoreConfig()
+        return replace(self.store, folder=str(folder / "teacher")) if own else self.store
 
 
 def found_again(run: RunConfig, flags: Rerun) -> RunConfig:
@@ -174,8 +178,10 @@ def read_trial(study: Path, trial: str, attempt: int | None) -> WrittenTrial:
         if one["split"] == "validation"
     }
     cluster = (begun["configuration"] or {}).get("cluster", {})
+    run, store = _with_paths(study, row)
     return WrittenTrial(
-        run=replace(structure(RunConfig, row["configuration"]), splits=SEALED),
+        run=replace(run, splits=SEALED),
+        store=store,
         attempt=row["attempt"],
         state=row["state"],
         reason=row["reason"] or "",
@@ -188,6 +194,17 @@ def read_trial(study: Path, trial: str, attempt: int | None) -> WrittenTrial:
         measured=measured,
         fingerprint=begun["data_fingerprint"],
     )
+
+
+def _with_paths(study: Path, row: Mapping[str, Any]) -> tuple[RunConfig, StoreConfig]:
+    """Return a trial's run, with its files where the study has them; a ledger has no paths."""
+    from dsgkd.study.manifest import PRIVATE  # deferred: it imports PyTorch
+
+    private = study / PRIVATE
+    if not private.is_file():  # the ledger was given away without it
+        return structure(RunConfig, row["configuration"]), StoreConfig()
+    config = structure(StudyConfig, json.loads(private.read_text())["configuration"])
+    return restored(row, config), config.store
 
 
 @contextmanager

@@ -136,13 +136,14 @@ def _run(base: Base, arguments: list[str], prog: str, description: str) -> None:
         if flags.plan:
             return study.plan()
         with notify_on_exit(flags.on_end, study):
-            study.run(trackers(flags.track, config.folder, config.name, study.console))
+            study.run(trackers(flags.track, config.scratch, config.name, study.console))
     return _report(config)
 
 
 def _report(config: StudyConfig) -> None:
     import analysis
 
-    print(analysis.report(analysis.load(config.folder)))
-    print(f"\nLedger: {config.folder / 'ledger'}")
-    print(f"Next:   python -c \"import analysis; print(analysis.load('{config.folder}').trials)\"")
+    folder = config.location.path()
+    print(analysis.report(analysis.load(folder)))
+    print(f"\nLedger: {folder}/ledger")
+    print(f"Next:   python -c \"import analysis; print(analysis.load('{folder}').trials)\"")

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MinLen
 
-from dsgkd.configuration import Count, Name, Seed, Text, Whole, config
-from dsgkd.distillation.store.shard_storage import StoreConfig
+from dsgkd.configuration import Count, FolderOrUri, Name, Seed, Text, Whole, config
+from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.storage.location import Location
 from dsgkd.study.cost.budget import BudgetConfig
@@ -71,7 +71,7 @@ class StudyConfig:
 
     name: Name
     """Names the study's folder inside `out`."""
-    out: Path | Text
+    out: FolderOrUri
     """Folder of studies, or its URI, such as `s3://bucket/studies`; with several machines, one that
     all of them see."""
     run: RunConfig = field(default_factory=RunConfig)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsgkd.distillation.store.shard_storage import StoreConfig
+from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.training.config import RunConfig
 
 LINK = "link"
