@@ -18,9 +18,9 @@ from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.errors import InputError, StorageError
 from dsgkd.ledger import Ledger
 from dsgkd.ledger.measures import improvement
+from dsgkd.models.export import StudentCard, save_student
 from dsgkd.models.folder import save_model
 from dsgkd.models.masked import MaskedStudent
-from dsgkd.models.student import StudentCard, save_student
 from dsgkd.storage.artefacts import Artefacts
 from dsgkd.storage.checkpoint import Checkpoints
 from dsgkd.storage.location import Location
@@ -142,13 +142,16 @@ def _save(folder: Path, spec: TrialSpec, run: OpenRun, measured: Measured) -> No
     if isinstance(run.student, MaskedStudent):
         save_model(folder, run.student.model, run.tokenizer)
         return
+    config = spec.run
     card = StudentCard(
         run.label_names,
-        spec.run.student.head,
-        spec.run.max_length,
+        config.student.head,
+        config.max_length,
         measured.get("threshold", 0.5),
         spec.method,
         {name: value for name, value in measured.items() if name in run.task.measures},
+        config.words,
+        config.distillation.max_transfer_words,
     )
     save_student(folder, run.student, run.tokenizer, card)
 

@@ -19,8 +19,8 @@ import torch
 from transformers import get_linear_schedule_with_warmup
 
 from dsgkd.alignment.batch import Batch
-from dsgkd.distillation.store.populate import populate, words_needed
 from dsgkd.distillation.store.config import StoreConfig
+from dsgkd.distillation.store.populate import populate, words_needed
 from dsgkd.distillation.store.state_kinds import bytes_needed, kinds_of
 from dsgkd.distillation.teachers.source import SHORT_RUN, RunTeacher, choose, live_model
 from dsgkd.distillation.teachers.teacher import StoredTeacher

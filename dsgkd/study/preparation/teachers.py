@@ -18,8 +18,8 @@ from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.distillation.config import TeacherWeights
 from dsgkd.distillation.distiller import teacher_request
 from dsgkd.distillation.mapping import LayerMapping
-from dsgkd.distillation.store.populate import chunks, populate_chunk, words_needed
 from dsgkd.distillation.store.config import StoreConfig
+from dsgkd.distillation.store.populate import chunks, populate_chunk, words_needed
 from dsgkd.distillation.store.state_kinds import StateKind, bytes_needed, kinds_of
 from dsgkd.distillation.teachers.source import TeacherSource, live_model, open_states, readable
 from dsgkd.models.hub import load_config

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from dsgkd.models.names import CORPUS_PREFIX
+
 Settings = tuple[tuple[str, str], ...]
 """(name, value as text) of a trial's settings, those that a reader looks for first in front."""
 
@@ -58,7 +60,8 @@ def _text(value: Any) -> str:
         digits, exponent = f"{value:.1e}".split("e")
         return f"{digits.removesuffix('.0')}e{int(exponent)}"
     if isinstance(value, str):
-        return "+".join(PurePath(part).name for part in value.split("+")) or value
+        names = (part.removeprefix(CORPUS_PREFIX) for part in value.split("+"))
+        return "+".join(PurePath(name).name for name in names) or value
     if isinstance(value, list | tuple):
         return ",".join(map(_text, value))
     return str(value)

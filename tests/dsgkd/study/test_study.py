@@ -1,4 +1,5 @@
 import json
+import platform
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +8,14 @@ import pytest
 import ray
 import rig
 from tiny_runs import KOREAN, MILD, URGENT
+from trial_events import Heard, one_stage
 
 import analysis
 from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
+from dsgkd.models.export import load_student
 from dsgkd.models.fingerprint import fingerprint
-from dsgkd.models.student import load_student
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig
 from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetConfig
@@ -53,16 +55,22 @@ def finished(finished_once, tmp_path):
 
 def test_a_study_searches_confirms_tests_and_writes_everything_down(finished):
     config, lines, found = finished
+    folder = config.location.folder
     (study,) = found.studies.to_dict("records")
     assert study["name"] == config.name
     assert study["data_fingerprint"]
     assert len(study["lock_hash"]) == 64
     assert json.loads(study["environment"])["ray"] == ray.__version__
+    assert json.loads(study["arms"]) == {
+        "mlkd": {"role": "method"},
+        "plain": {"role": "baseline"},
+        "random-teacher": {"role": "control"},
+    }
+    assert json.loads(study["patients"]) == {"train": None, "validation": None}
     trials = found.trials
     methods = ("mlkd", "plain", "random-teacher")
     assert sorted(trials["trial_id"]) == [
         *(f"confirm-{method}-000-00{i}" for method in methods for i in (0, 1)),
-        "seal-001",
         *(f"search-{method}-000" for method in methods),
         *(f"test-{method}-000-00{i}" for method in methods for i in (0, 1)),
     ]
@@ -98,6 +106,19 @@ def test_a_study_searches_confirms_tests_and_writes_everything_down(finished):
     confirmed = trials["stage"].isin(["confirm", "control"])
     searched = trials["stage"] == "search"
     assert not set(trials.loc[confirmed, "seed"]) & set(trials.loc[searched, "seed"])
+
+    # Every run names the one from which it follows.
+    parents = trials.set_index("trial_id")["parent"]
+    assert parents["confirm-mlkd-000-001"] == "search-mlkd-000"
+    assert parents["test-mlkd-000-001"] == "confirm-mlkd-000-001"
+    (reading,) = Ledger(str(folder / "ledger")).rows("test_reads")
+    assert (reading["read"], reading["models"]) == (1, 6)
+    assert reading["closed_at"] > reading["opened_at"]
+
+    # The ledger can be given away: it says neither where anything lies nor on which machine.
+    secrets = [str(config.out), str(Path(config.run.data.path).parent), platform.node()]
+    for file in (folder / "ledger").rglob("*.parquet"):
+        assert not any(secret.encode() in file.read_bytes() for secret in secrets), file
 
     report = analysis.report(found)
     assert "mlkd - random-teacher" in report
@@ -152,7 +173,7 @@ def test_a_lost_part_of_a_study_is_done_again_and_nothing_else(finished, tmp_pat
     # As if the driver had died in the middle of this trial's second epoch.
     lost = "confirm-plain-000-001"
     ledger = Ledger(str(config.location.folder / "ledger"))
-    raw = next(row for row in ledger.read("trials").to_pylist() if row["trial_id"] == lost)
+    raw = next(row for row in ledger.rows("trials") if row["trial_id"] == lost)
     ledger.write("trials", [raw | {"state": "running"}], f"{lost}-1")
     resumed = Study(replace(config, resume=True), QUIET)
     resumed.check()
@@ -184,10 +205,8 @@ def test_a_finished_study_can_be_extended(finished):
     assert len(found.trials.query("stage == 'confirm' or stage == 'control'")) == 12
     # What was confirmed since has read the test split in a second, recorded reading.
     assert len(found.trials.query("trial_id.str.startswith('test-')")) == 12
-    assert list(found.trials.query("trial_id.str.startswith('seal-')")["reason"]) == [
-        "6 models read the test split",
-        "6 models read the test split",
-    ]
+    reads = Ledger(str(config.location.folder / "ledger")).rows("test_reads")
+    assert [row["reason"] for row in reads] == ["6 models read the test split"] * 2
     budget = json.loads(found.studies["budget"].iloc[0])
     assert budget["trials"] == 6
     assert budget["earlier"][0]["trials"] == 3
@@ -224,29 +243,24 @@ def test_a_trial_of_two_workers_under_ray_train_reports_like_any_other(
     local_ray, make_study, make_config
 ):
     config = make_study("two", cluster=ClusterConfig(workers_per_trial=2))
-    run = make_config(teacher="teacher")
-    spec = spec_of(config, StudyManifest(config), "confirm", "mlkd", "confirm-mlkd-000-000", run)
-    events = []
+    planned = PlannedTrial(
+        "confirm", "mlkd", "confirm-mlkd-000-000", make_config(teacher="teacher"), "search-mlkd-000"
+    )
+    spec = replace(spec_of(config, StudyManifest(config), planned), study_id="two")
+    ends = []
 
-    class TrialCallback:
-        def started(self, spec):
-            events.append("started")
+    class Noted(Heard):
+        def on_end(self, spec, end):
+            super().on_end(spec, end)
+            ends.append(end)
 
-        def reported(self, spec, report):
-            events.append(report["epoch"])
-
-        def ended(self, spec, report, state, reason):
-            events.append((state, report["tested"]["validation"]["auroc"], reason))
-
-    def stages():
-        specs = iter([replace(spec, study_id="two")])
-        yield Stage("confirm", lambda: next(specs, None), callbacks=[TrialCallback()])
-
-    run_trials(stages(), 2, {"cpu": 1}, 1, config.location.folder / "tune")
-    assert events[:4] == ["started", 1, 2, 3]
-    state, auroc, reason = events[-1]
-    assert (state, reason) == ("complete", "")
-    assert 0 <= auroc <= 1
+    heard = Noted()
+    stage = Stage("confirm", iter([spec]), callbacks=[heard])
+    backend = RayTrainBackend({"cpu": 1}, 1, config.scratch / "tune")
+    backend.run(Dispatcher(one_stage(stage)))
+    assert [event[2] for event in heard.events] == ["started", 1, 2, 3, "complete"]
+    (end,) = ends
+    assert 0 <= end.final.measured["validation"]["auroc"] <= 1
     assert Ledger(spec.ledger).read("predictions").num_rows == 17
 
 
@@ -336,7 +350,7 @@ def test_the_test_split_is_not_read_before_the_seal_is_broken(local_ray, tmp_pat
     broken.check()
     with pytest.raises(InputError):
         broken.run()
-    assert "seal-001" not in set(analysis.load(config.location.folder).trials["trial_id"])
+    assert not Ledger(str(config.location.folder / "ledger")).rows("test_reads")
     notes.write_text(whole, encoding="utf-8")
     broken = Study(replace(config, resume=True), QUIET)
     assert broken.run().tested
@@ -380,7 +394,7 @@ def test_controls_and_limits(local_ray, make_study, zoo):
     for method, change in {
         "random-teacher": {"teacher_weights": "random"},
         "shuffled-words": {"shuffled": True},
-        "wrong-domain": {"teacher": str(zoo / "roberta")},
+        "wrong-domain": {"teacher": "roberta"},
     }.items():
         given = json.loads(confirmed.loc[method, "configuration"])
         assert given == drawn | {"distillation": drawn["distillation"] | change}
