@@ -99,6 +99,8 @@ class StudyConfig:
     """Time a few steps before a new study begins, and say what it will cost."""
 
     def __post_init__(self) -> None:
+        if self.name == "cache":
+            raise InputError("name", "'cache' is the folder of what studies share", "give another")
         searched = len(self.searched)
         if self.search.trials < searched:
             raise InputError(
