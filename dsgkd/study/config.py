@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MinLen
 
-from dsgkd.configuration import Count, Name, Seed, Text, Whole, config
+from dsgkd.configuration import Count, FolderOrUri, Name, Seed, Text, Whole, config
 from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.storage.location import Location
@@ -71,7 +71,7 @@ class StudyConfig:
 
     name: Name
     """Names the study's folder inside `out`."""
-    out: Path | Text
+    out: FolderOrUri
     """Folder of studies, or its URI, such as `s3://bucket/studies`; with several machines, one that
     all of them see."""
     run: RunConfig = field(default_factory=RunConfig)
@@ -99,6 +99,8 @@ class StudyConfig:
     """Time a few steps before a new study begins, and say what it will cost."""
 
     def __post_init__(self) -> None:
+        if self.name == "cache":
+            raise InputError("name", "'cache' is the folder of what studies share", "give another")
         searched = len(self.searched)
         if self.search.trials < searched:
             raise InputError(

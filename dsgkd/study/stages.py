@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from dsgkd.data.notes import SEALED, SPLITS
+from dsgkd.data.config import SEALED, SPLITS
 from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.callbacks.ledger import LedgerCallback
 from dsgkd.study.callbacks.progress import StageInfo, progress, with_past

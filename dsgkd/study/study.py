@@ -16,7 +16,8 @@ from dataclasses import replace
 from typing import Any
 
 from dsgkd.data import identity
-from dsgkd.data.notes import SEALED, SPLITS, Notes
+from dsgkd.data.config import SEALED, SPLITS
+from dsgkd.data.notes import Notes
 from dsgkd.distillation.config import TeacherStore, TeacherWeights
 from dsgkd.distillation.teachers.source import choose
 from dsgkd.errors import InputError

@@ -10,7 +10,9 @@ from dsgkd.errors import InputError
 
 Sampler = Literal["tpe", "random", "grid", "cma-es", "gp", "nsga2"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
-ParameterPoint = Mapping[Text, bool | int | float | Text]
+_Number = Annotated[float, Ge(-1e12), Le(1e12)]
+_Whole = Annotated[int, Ge(-(10**12)), Le(10**12)]
+ParameterPoint = Mapping[Text, bool | _Whole | _Number | Text]
 """Searched name -> value."""
 
 

@@ -7,7 +7,6 @@ it again.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +16,7 @@ from annotated_types import MinLen
 from dsgkd.configuration import Count, LearningRate, Positive, Text, Weight, Whole, config
 from dsgkd.distillation.mapping import LayerMapping
 from dsgkd.errors import InputError
+from dsgkd.plugins import find
 from dsgkd.study.search.arms import Arm, public_name, teacher_names
 from dsgkd.training.config import RunConfig
 
@@ -132,15 +132,7 @@ class SearchSpace:
         return mapping
 
     def _function(self) -> Any:
-        module, _, name = self.function.partition(":")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(
-                "space",
-                f"'{self.function}' cannot be imported",
-                "give package.module:function, with the package on PYTHONPATH",
-            ) from error
+        return find("space", self.function, {})
 
     def fitting_mappings(self, student_depth: int, teacher_depth: int) -> list[str]:
         """Return the mappings that exist for two depths.
