@@ -8,12 +8,11 @@ from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
 from dsgkd.storage.artefacts import Artefacts
 from dsgkd.study.config import ConfirmationConfig
-from dsgkd.study.confirmation import PlannedTrial
 from dsgkd.study.console import Console
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.names import PublicNames, restored
 from dsgkd.study.search.config import PruningConfig, SearchConfig
-from dsgkd.study.spec import LINK
+from dsgkd.study.spec import LINK, PlannedTrial
 from dsgkd.study.stages import spec_of
 from dsgkd.study.status.status import read_status
 from dsgkd.study.study import Study
