@@ -160,11 +160,14 @@ class Study:
 
     def _kept(self, stages: Generator[Stage, None, None]) -> Generator[Stage, None, None]:
         """Yield the stages; after each, put the search's journal where the study lies."""
+        location = self.config.location
         with closing(stages):
             for stage in stages:
                 yield stage
-                if self.config.location.is_remote:
-                    self.config.location.upload(JOURNAL, self.config.scratch / JOURNAL)
+                if location.is_remote:
+                    location.upload(JOURNAL, self.config.scratch / JOURNAL)
+            if location.is_remote:
+                location.delete_tree("tune")  # Ray Train's own files
 
     def _links(self, state: str) -> list[TrialHistory]:
         past = self._manifest.past.values()
