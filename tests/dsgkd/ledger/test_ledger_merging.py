@@ -339,7 +339,7 @@ def test_a_driver_that_is_killed_again_and_again_loses_no_finished_trial(tmp_pat
     last.seal(*(name_of(number) for number in range(first)))
     last.merge()
     assert max(plain(root)["trials"].values()) == 1
-    assert len(finished) > 50
+    assert len(finished) >= 25
     assert doubles  # some were killed between writing and deleting
 
 
