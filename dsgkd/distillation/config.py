@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from dsgkd.configuration import Count, Text, Weight, config
 from dsgkd.distillation.mapping import LayerMapping
@@ -63,7 +63,7 @@ class DistillationConfig:
     """Further terms of the loss, each as criterion=weight."""
     max_transfer_words: Count = 32
     """At most this many words of a text are transferred (the paper's cs_max_len)."""
-    calibration_words: Annotated[int, Ge(2)] = 2000
+    calibration_words: Annotated[int, Ge(2), Le(10**7)] = 2000
     """Words on which states are standardised and projections initialised."""
     teacher_store: TeacherStore = "auto"
     """`stored`: the teacher reads every text once, and its states are kept; `live`: it reads
