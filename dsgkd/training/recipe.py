@@ -104,8 +104,7 @@ def train_link(
         if result.finished:
             restore_best(opened, checkpoints)
             student = opened.student
-            whole = isinstance(student, MaskedStudent)
-            model = student.model if whole else encoder_of(student)
+            model = student.model if isinstance(student, MaskedStudent) else encoder_of(student)
 
             def write() -> None:
                 artefacts.ensure(
