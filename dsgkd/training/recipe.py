@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from dsgkd.data.sources import SEALED
@@ -22,9 +23,10 @@ from dsgkd.storage.checkpoint import Checkpoints
 from dsgkd.training.config import LinkConfig, RunConfig, SelectionConfig
 from dsgkd.training.loop import BEST, LAST, EpochResult, restore_best, train
 from dsgkd.training.on_the_fly import model_reference
-from dsgkd.training.opening import open_run, open_table, transfer_sources
+from dsgkd.training.opening import OpenRun, open_run, open_table, transfer_sources
 from dsgkd.training.workers import Workers
 
+_PREFIX = "artefact:"
 _FORMAT = 1
 """Raised when the code makes another student of the same link."""
 
@@ -103,15 +105,7 @@ def train_link(
     for result in train(opened, checkpoints, workers, known_epochs):
         if result.finished:
             restore_best(opened, checkpoints)
-            student = opened.student
-            model = student.model if isinstance(student, MaskedStudent) else encoder_of(student)
-
-            def write() -> None:
-                artefacts.ensure(
-                    link.key, lambda folder: save_model(folder, model, opened.tokenizer)
-                )
-
-            workers.on_rank_zero(write)
+            workers.on_rank_zero(partial(_keep, opened, artefacts, link.key))
         yield result
 
 
@@ -125,7 +119,11 @@ def make_links(run: RunConfig, artefacts: Artefacts, cache: Path, store: StoreCo
             checkpoints.delete(LAST, BEST)
 
 
-_PREFIX = "artefact:"
+def _keep(run: OpenRun, artefacts: Artefacts, key: str) -> None:
+    """Make an artefact of the student."""
+    student = run.student
+    model = student.model if isinstance(student, MaskedStudent) else encoder_of(student)
+    artefacts.ensure(key, lambda folder: save_model(folder, model, run.tokenizer))
 
 
 def _artefact(key: str, artefacts: Artefacts) -> Path:
@@ -160,7 +158,7 @@ def _key(run: RunConfig, before: str, cache: Path) -> str:
         "models": [fingerprint(model_reference(model, cache)) for model in models],
         "notes": notes.fingerprint,
         "sources": [source.fingerprint for source in transfer_sources(run, cache).values()],
-        # Texts and models are named by their content, wherever they lie and however they are called.
+        # Texts and models are named by their content, wherever they lie.
         "run": asdict(
             replace(
                 run,
