@@ -108,9 +108,10 @@ def measured(
     where = ", ".join(
         f"{name} {statistics.median(stage[name] for stage in stages):.2f} s" for name in stages[0]
     )
+    texts = bench.ours["paper"].run.texts
     said = [
         f"batch {plan.batch}: {plan.rounds} reference steps, {len(seconds['paper'])} of each of "
-        f"ours; {describe(bench.ours["paper"].run.texts)}",
+        f"ours; {describe(texts)}",
         f"batch {plan.batch}: the reference's time: {where}",
     ]
     if plan.aim:
