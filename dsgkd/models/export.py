@@ -36,6 +36,7 @@ from dsgkd.configuration import structure
 from dsgkd.errors import InputError, StorageError
 from dsgkd.models.attention import attention_for
 from dsgkd.models.hub import load_model, load_tokenizer
+from dsgkd.models.masked import MaskedStudent
 from dsgkd.models.student import Student, StudentModel, StudentModelConfig, needs_words
 from dsgkd.storage.atomic import atomic_folder
 
@@ -76,7 +77,7 @@ def save_student(
         raise InputError(str(folder), "holds files that are no student's", "choose another --out")
     try:
         with atomic_folder(folder) as draft:
-            _save_model(draft, student, card)
+            _write(draft, student, card.head, card.label_names)
             tokenizer = copy.deepcopy(tokenizer)
             tokenizer.model_max_length = card.max_length
             tokenizer.save_pretrained(draft)
@@ -86,16 +87,44 @@ def save_student(
         raise StorageError.of(folder, error) from error
 
 
-def _save_model(folder: Path, student: nn.Module, card: StudentCard) -> None:
+def save_adapted(
+    student: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    head: str,
+    label_names: tuple[str, ...],
+    folder: Path,
+) -> None:
+    """Write a student that another run goes on with: its encoder, and its head if it has one.
+
+    Args:
+        student: any that a task makes.
+        tokenizer: its tokenizer.
+        head: the name of its head, as in `StudentConfig`.
+        label_names: of the classes that the head tells apart, if it does.
+        folder: new and empty.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    try:
+        _write(folder, student, head, label_names)
+        tokenizer.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise StorageError.of(folder, error) from error
+
+
+def _write(folder: Path, student: nn.Module, head: str, label_names: tuple[str, ...]) -> None:
     if isinstance(student, Student):
-        config = StudentModelConfig.of(student, card.head, card.label_names)
+        config = StudentModelConfig.of(student, head, label_names)
         config.save_pretrained(folder)
         named = nn.ModuleDict({"student": student})  # as in `StudentModel`
         save_model(named, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    elif isinstance(student, MaskedStudent):
+        student.model.save_pretrained(folder)
     else:
         assert isinstance(student, PreTrainedModel)
-        student.config.id2label = dict(enumerate(card.label_names))
-        student.config.label2id = {name: index for index, name in enumerate(card.label_names)}
+        student.config.id2label = dict(enumerate(label_names))
+        student.config.label2id = {name: index for index, name in enumerate(label_names)}
         student.save_pretrained(folder)
 
 
@@ -149,7 +178,7 @@ class StudentPipeline(TextClassificationPipeline):
         """Return the tensors of one text that `encode` has read, as a batch of one."""
         ids = torch.tensor([inputs["input_ids"]])
         tensors = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if isinstance(self.model, StudentModel) and needs_words(self.model.student):
+        if needs_words(getattr(self.model, "student", self.model)):
             spans = zip(inputs["word_start"], inputs["word_end"], strict=True)
             known = [span for span in spans if span[0] >= 0][: self.card.max_transfer_words]
             tensors["spans"] = torch.tensor([known or [(0, 0)]])

@@ -1,16 +1,16 @@
 """Classification heads: how the states of an encoder become one vector a text, and its logits.
 
-A head is chosen by its name in `HEADS` or as `package.module:Class`. A new one is a subclass of
-`Head` in any installed module.
+A head is chosen by its name in `dsgkd.models.names.HEADS` or as `package.module:Class`. A new one
+is a subclass of `Head` in any installed module.
 """
 
-from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dsgkd.errors import InputError
+from dsgkd.models.names import HEADS
 from dsgkd.models.taps import pooling_matrix
 from dsgkd.plugins import find
 
@@ -157,16 +157,6 @@ def mean_of_words(states: Tensor, spans: Tensor) -> Tensor:
     return total / words.clamp(min=1)
 
 
-HEADS: Mapping[str, type[Head] | None] = {
-    "cls": None,
-    "mean": MeanHead,
-    "max": MaxHead,
-    "words": WordsHead,
-    "paper": PaperHead,
-}
-"""Heads by name; None: the architecture's own sequence-classification head, with its own pooler."""
-
-
 def find_head(name: str) -> type[Head] | None:
     """Return the class of a head, or None for the architecture's own.
 
@@ -176,9 +166,11 @@ def find_head(name: str) -> type[Head] | None:
     Raises:
         InputError: there is no such head.
     """
-    if name in HEADS:
-        return HEADS[name]
     found = find("head", name, HEADS)
+    if not found:
+        return None
+    if isinstance(found, str):
+        found = find("head", found, {})
     if not (isinstance(found, type) and issubclass(found, Head)):
         what = f"'{name}' is no subclass of dsgkd.models.heads.Head"
         raise InputError("head", what, f"use {', '.join(HEADS)}, or package.module:Class")

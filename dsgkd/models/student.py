@@ -8,7 +8,6 @@ architecture, in which students with a head of `heads` are saved.
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -19,31 +18,10 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from dsgkd.configuration import Probability, Text, config
 from dsgkd.errors import InputError
+from dsgkd.models.config import StudentConfig
 from dsgkd.models.heads import Encoded, Head, find_head
 from dsgkd.models.hub import load_config, load_model
-
-
-@config
-class StudentConfig:
-    """The model that is trained.
-
-    Raises:
-        InputError: there is no such head.
-    """
-
-    model: Text = "tiny-ko"
-    """Name of the hub, hub id or local folder."""
-    head: Text = "cls"
-    """`cls`: the architecture's own head and pooler. `mean` or `max` of the tokens. `words`: mean
-    of the tokens beside the mean of the transferred words. `paper`: the DSG-KD reference's two
-    layers. Or `package.module:Class`."""
-    dropout: Probability = 0.1
-    """Dropout probability of every head but `cls`, which has the architecture's."""
-
-    def __post_init__(self) -> None:
-        find_head(self.head)
 
 
 class Student(nn.Module):
@@ -214,29 +192,4 @@ def encoder_of(student: nn.Module) -> PreTrainedModel:
 
 def needs_words(student: nn.Module) -> bool:
     """Whether a student has to be given the `spans` of its words."""
-    return isinstance(student, Student) and student.needs_words
-
-
-@torch.inference_mode()
-def probabilities(
-    student: nn.Module,
-    input_ids: Tensor,
-    attention_mask: Tensor | None = None,
-    spans: Tensor | None = None,
-) -> Tensor:
-    """Return class probabilities, [batch, classes] float32; the batch may be empty.
-
-    Args:
-        student: what `new_student` or `load_student` returns.
-        input_ids: [batch, length].
-        attention_mask: [batch, length], 1 for a token; None: no text is padded.
-        spans: token spans of the words, [batch, words, 2]; ignored where the head needs none.
-    """
-    count = len(input_ids)
-    if not count:  # models cannot reshape nothing: one dummy text stands in
-        input_ids, attention_mask = input_ids.new_zeros(1, max(1, input_ids.shape[1])), None
-        spans = None if spans is None else spans.new_zeros(1, 0, 2)
-    words = {"spans": spans} if needs_words(student) else {}
-    output = student(input_ids=input_ids, attention_mask=attention_mask, **words)
-    result: Tensor = output.logits.float().softmax(-1)[:count]
-    return result
+    return bool(getattr(student, "needs_words", False))

@@ -14,10 +14,8 @@ from pathlib import Path
 from dsgkd.data.sources import SEALED
 from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.errors import InputError
+from dsgkd.models.export import save_adapted
 from dsgkd.models.fingerprint import fingerprint
-from dsgkd.models.folder import save_model
-from dsgkd.models.masked import MaskedStudent
-from dsgkd.models.student import encoder_of
 from dsgkd.storage.artefacts import Artefacts
 from dsgkd.storage.checkpoint import Checkpoints
 from dsgkd.training.config import LinkConfig, RunConfig, SelectionConfig
@@ -120,10 +118,11 @@ def make_links(run: RunConfig, artefacts: Artefacts, cache: Path, store: StoreCo
 
 
 def _keep(run: OpenRun, artefacts: Artefacts, key: str) -> None:
-    """Make an artefact of the student."""
-    student = run.student
-    model = student.model if isinstance(student, MaskedStudent) else encoder_of(student)
-    artefacts.ensure(key, lambda folder: save_model(folder, model, run.tokenizer))
+    """Make an artefact of the student, with its head where the next link can go on with it."""
+    artefacts.ensure(
+        key,
+        partial(save_adapted, run.student, run.tokenizer, run.config.student.head, run.label_names),
+    )
 
 
 def _artefact(key: str, artefacts: Artefacts) -> Path:
