@@ -141,7 +141,9 @@ def train(
         model.train()
         sums = torch.tensor([progress.weighted, progress.raw], device=run.device)
         end = min((progress.epoch + 1) * steps, total)
-        batches = training_batches(run, sampler, progress.epoch * steps + progress.step, end, workers)
+        batches = training_batches(
+            run, sampler, progress.epoch * steps + progress.step, end, workers
+        )
         for batch, teacher_states in prefetch(batches, run.teachers, run.device):
             losses = take_step(run, model, batch, teacher_states, optimizer, schedule, workers)
             sums += torch.stack([losses.weighted.detach(), losses.raw])

@@ -283,4 +283,3 @@ def evaluation_rows(quick: bool) -> list[Row]:
         case = f"{MINI}, {count} texts of 16-{longest} tokens, {'bf16' if bf16 else 'fp32'}"
         found += [row("evaluation", case, "sorted, 32", o, seconds) for o in list(ways)[1:]]
     return found
-
