@@ -221,7 +221,7 @@ def _spec(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial) -
         store=store,
         own_teacher=own_teacher,
         ledger=manifest.ledger.root,
-        scratch=config.train_scratch,
+        scratch=config.location.child("tune").root,  # which all machines have to see
         keep_model=planned.stage in ("confirm", "control"),
         known_epochs=past.epochs if past else 0,
         workers=cluster.workers_per_trial,
