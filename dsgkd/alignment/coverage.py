@@ -1,10 +1,10 @@
-"""How many of the foreign words can be transferred, and where are the others lost?"""
+"""How many of the foreign words can be transferred, and where the others are lost."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.texts import EncodedTexts
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Coverage:
     """Words of which the teacher reads a part as its unknown token."""
     unknown_to_student: int
     """Words of which only the student reads a part as its unknown token."""
-    lost_to_cs_max_len: int
+    beyond_the_most: int
     """Words beyond the most that are transferred from one text."""
-    cs_max_len: int
+    max_words: int
     """The most words that are transferred from one text."""
 
     @property
@@ -48,7 +48,7 @@ class Coverage:
                 self.unknown_to_student,
                 "to student" if self.unknown_to_teacher else "unknown to student",
             ),
-            (self.lost_to_cs_max_len, f"beyond {self.cs_max_len} a text"),
+            (self.beyond_the_most, f"beyond {self.max_words} a text"),
         )
         lost = ", ".join(f"{count:,} {how}" for count, how in losses if count) or "none lost"
         return (
@@ -57,20 +57,28 @@ class Coverage:
         )
 
 
-def coverage(notes: EncodedNotes, cs_max_len: int) -> Coverage:
-    """Count the words of a set of notes when at most `cs_max_len` are taken from each text."""
-    transferable = notes.words.lengths
-    taken = np.minimum(transferable, cs_max_len)
-    unknown_to_teacher, unknown_to_student = notes.words_unknown.sum(axis=0).tolist()
-    unknown = unknown_to_teacher + unknown_to_student
+def coverage(texts: EncodedTexts, max_words: int, teacher: int = 0) -> Coverage:
+    """Count the words of a set of texts when at most `max_words` are taken from each text.
+
+    Args:
+        texts: encoded for at least one teacher.
+        max_words: the most words that are transferred from one text.
+        teacher: position of the teacher whose words are counted.
+    """
+    alignment, found = texts.alignments[teacher], texts.student.found.lengths
+    transferable = alignment.words.lengths
+    taken = np.minimum(transferable, max_words)
+    unknown_to_teacher, unknown_to_student = alignment.unknown.sum(axis=0).tolist()
     return Coverage(
-        texts=len(notes),
+        texts=len(texts),
         texts_with_words=int((taken > 0).sum()),
-        words_found=int(notes.words_found.sum()),
+        words_found=int(found.sum()),
         words=int(taken.sum()),
-        lost_to_alignment=int((notes.words_found - transferable).sum()) - unknown,
+        lost_to_alignment=int((found - transferable).sum())
+        - unknown_to_teacher
+        - unknown_to_student,
         unknown_to_teacher=unknown_to_teacher,
         unknown_to_student=unknown_to_student,
-        lost_to_cs_max_len=int((transferable - taken).sum()),
-        cs_max_len=cs_max_len,
+        beyond_the_most=int((transferable - taken).sum()),
+        max_words=max_words,
     )

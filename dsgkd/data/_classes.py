@@ -1,11 +1,12 @@
-"""Which classes do the labels make?"""
+"""The classes that the labels make."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from dsgkd.data._rows import SPLITS, Rows
+from dsgkd.data._rows import Rows
+from dsgkd.data.config import SPLITS
 from dsgkd.data.ragged import Array
 from dsgkd.errors import InputError
 

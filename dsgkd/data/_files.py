@@ -1,4 +1,4 @@
-"""What stands in a file of notes? Named columns of cells, or one line saying why not.
+"""Files of notes, read as named columns of cells.
 
 The messages of pandas, pyarrow and json quote what they could not read, and that may be a patient's
 note; so none of them is passed on.
@@ -8,7 +8,8 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -50,17 +51,20 @@ class Columns:
         Upper and lower case are the same. With neither there is None.
 
         Raises:
-            InputError: there is no column named `given`.
+            InputError: there is no column named `given`, or two differ in case only.
         """
-        lowered = {column.strip().lower(): column for column in reversed(self.cells)}
-        if given is None:
-            return next((lowered[name] for name in candidates if name in lowered), None)
         if given in self.cells:
             return given
-        if given.strip().lower() in lowered:
-            return lowered[given.strip().lower()]
-        what = f"column '{given}' not found (columns: {self.listed()})"
-        raise InputError(self.name, what, "name a column that is there")
+        lowered = [column.strip().lower() for column in self.cells]
+        wanted = candidates if given is None else [given.strip().lower()]
+        found = next((name for name in wanted if name in lowered), None)
+        if found is None and given is not None:
+            what = f"column '{given}' not found (columns: {self.listed()})"
+            raise InputError(self.name, what, "name a column that is there")
+        if found is not None and lowered.count(found) > 1:
+            what = f"two columns are named '{found}' but for their case"
+            raise InputError(self.name, what, "rename one of them")
+        return None if found is None else list(self.cells)[lowered.index(found)]
 
     def require(self, given: str | None, candidates: Sequence[str], role: str) -> str:
         """Return the column for a role as `find`, which must exist.
@@ -92,7 +96,7 @@ class Columns:
 
     def listed(self) -> str:
         """List the columns; without a header line a name may be a note, so long ones are cut."""
-        names = [name if len(name) <= _MAX_NAME else "<long name>" for name in self.cells]
+        names = [_shown(name) for name in self.cells]
         more = [f"and {len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
         return ", ".join(names[:_MAX_NAMES] + more)
 
@@ -139,6 +143,15 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a UTF-8 file.
+
+    Raises:
+        InputError: it is not there, empty, or not UTF-8.
+    """
+    return decode(read_bytes(path), str(path)).splitlines()
+
+
 def decode(data: bytes, name: str) -> str:
     """Decode UTF-8, with or without a byte order mark.
 
@@ -163,17 +176,14 @@ def parse_csv(text: str, name: str, delimiter: str = ",") -> Columns:
     Raises:
         InputError: there are no rows, or one has more cells than the header.
     """
+    options: dict[str, Any] = {
+        **{"sep": delimiter, "dtype": str, "index_col": False},
+        **{"keep_default_na": False, "na_values": [""]},  # "NA" is a text and may be a label
+    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(
-                io.StringIO(text),
-                sep=delimiter,
-                dtype=str,
-                keep_default_na=False,  # "NA" is a text and may be a label
-                na_values=[""],
-                index_col=False,
-            )
+            frame = pd.read_csv(io.StringIO(text), **options)
     except pd.errors.EmptyDataError:
         raise InputError(name, "the file is empty", "give a file with notes in it") from None
     except pd.errors.ParserWarning:
@@ -186,13 +196,16 @@ def parse_csv(text: str, name: str, delimiter: str = ",") -> Columns:
         raise InputError(name, what, remedy) from None
     if frame.empty:
         raise InputError(name, "a header but no rows", "give a file with notes in it")
+    # pandas renames a repeated column; what it was called is in the first line alone.
+    header = pd.read_csv(io.StringIO(text), header=None, nrows=1, **options)
+    _check_names(header.iloc[0].dropna(), name)
     frame = frame.astype(object).where(frame.notna(), None)
     return Columns(name, {str(column): frame[column].tolist() for column in frame})
 
 
 def _parse_parquet(data: bytes, name: str) -> Columns:
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = pq.ParquetFile(pa.BufferReader(data)).read()
     except (pa.ArrowException, OSError):
         remedy = "write the file again, or give CSV or JSON lines"
         raise InputError(name, "not a valid Parquet file", remedy) from None
@@ -202,7 +215,12 @@ def _parse_parquet(data: bytes, name: str) -> Columns:
 
 
 def of_arrow(table: pa.Table, name: str) -> Columns:
-    """View the columns of an Arrow table."""
+    """View the columns of an Arrow table.
+
+    Raises:
+        InputError: two columns have the same name.
+    """
+    _check_names(table.column_names, name)
     return Columns(name, dict(zip(table.column_names, table.columns)))
 
 
@@ -220,13 +238,30 @@ def _json_objects(text: str, name: str) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=lambda pairs: _object(pairs, name))
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             what = f"line {number} is not a JSON object"
             raise InputError(name, what, "write one {...} a line (JSON lines)")
         yield row
+
+
+def _object(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
+    _check_names([key for key, _ in pairs], name)
+    return dict(pairs)
+
+
+def _check_names(names: Iterable[str], name: str) -> None:
+    """Refuse two columns of one name, of which nobody could say which one is meant."""
+    repeated = [column for column, count in Counter(names).items() if count > 1]
+    if repeated:
+        what = f"two columns are named '{_shown(repeated[0])}'"
+        raise InputError(name, what, "rename one of them, or add the missing header line")
+
+
+def _shown(column: str) -> str:
+    return column if len(column) <= _MAX_NAME else "<long name>"
 
 
 def _reads_as_cp949(data: bytes) -> bool:

@@ -1,18 +1,17 @@
-"""Which cells of the user's columns are usable as texts, labels and splits?
+"""Rows of the user's columns, checked cell by cell.
 
 A message gives a count and the first row, counted from 1 below the header; never a cell.
 """
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 from dsgkd.data._files import Columns
+from dsgkd.data.identity import well_formed
 from dsgkd.errors import InputError
-
-SPLITS = ("train", "validation", "test")
 
 TEXT_COLUMNS = (
     *("text", "note", "notes", "er_dhx", "chief_complaint", "sentence", "document", "report"),
@@ -34,6 +33,8 @@ _DRAWN = "drawn split"
 
 Draw: TypeAlias = Callable[[Sequence[int | str], Sequence[str | None]], Sequence[str]]
 """Says the split of each row, given its label and its group."""
+TextHash: TypeAlias = Callable[[str], str]
+"""Hashes a text, so that it can be recognised and not read."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,10 +49,14 @@ class Rows:
     splits: list[str | None] = field(default_factory=list)
     groups: list[str | None] = field(default_factory=list)
     ids: list[str | None] = field(default_factory=list)
+    subgroups: list[tuple[str | None, ...]] = field(default_factory=list)
+    """The category of each row in each column of subgroups."""
     places: list[str] = field(default_factory=list)
     """The file and the row in it, for messages."""
     closed: list[tuple[str | None, str]] = field(default_factory=list)
     """Group and split of each row that was not read, because its split is closed."""
+    closed_texts: list[str] = field(default_factory=list)
+    """The hashes of the texts of these rows, where they were asked for."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -72,25 +77,57 @@ class Roles:
     split: str | None = None
     group: str | None = None
     id: str | None = None
+    subgroups: tuple[str, ...] = ()
+
+    def check_distinct(self, name: str, *besides: str) -> None:
+        """Refuse one column in two roles.
+
+        Args:
+            name: the file, for messages.
+            besides: roles that another file plays.
+
+        Raises:
+            InputError: a column has two roles.
+        """
+        roles = {role: getattr(self, role) for role in ("text", "label", "split", "group", "id")}
+        taken: dict[str, str] = {}
+        pairs = [(column, role) for role, column in roles.items() if role not in besides and column]
+        for column, role in [*pairs, *((column, "subgroup") for column in self.subgroups)]:
+            if column in taken:
+                what = f"column '{column}' is given as {taken[column]} and as {role}"
+                remedy = f"name another one with --{taken[column]} or --{role}"
+                raise InputError(name, what, remedy)
+            taken[column] = role
 
 
 def without_closed(
-    columns: Columns, roles: Roles, splits: Sequence[str]
-) -> tuple[Columns, list[tuple[str | None, str]]]:
-    """Drop the rows of splits that are not open, of which only split and group are looked at.
+    columns: Columns, roles: Roles, splits: Sequence[str], text_hash: TextHash | None
+) -> tuple[Columns, Rows]:
+    """Drop the rows of splits that are not open.
+
+    Only their split and group are looked at, and their text by `text_hash` where there is one.
 
     Returns:
         The columns with the other rows (those of an unknown split among them, to be refused
-        later), and the group and the split of each row that is gone.
+        later), and rows of which only what is known of the closed ones is there.
     """
     if roles.split is None:
-        return columns, []
+        return columns, Rows()
     found = [known_split(cell) for cell in columns.values(roles.split)]
-    groups = [None] * len(found) if roles.group is None else columns.values(roles.group)
-    closed = [(_name(group), s) for group, s in zip(groups, found) if s and s not in splits]
+    closed = {row: s for row, s in enumerate(found) if s and s not in splits}
     if not closed:
-        return columns, []
-    return columns.take([row for row, s in enumerate(found) if not s or s in splits]), closed
+        return columns, Rows()
+    groups = [None] * len(found) if roles.group is None else columns.values(roles.group)
+    known = Rows(closed=[(_name(groups[row]), s) for row, s in closed.items()])
+    if text_hash is not None:
+        texts = columns.values(roles.text)
+        known.closed_texts = text_hashes((texts[row] for row in closed), text_hash)
+    return columns.take([row for row in range(len(found)) if row not in closed]), known
+
+
+def text_hashes(cells: Iterable[Any], text_hash: TextHash) -> list[str]:
+    """Hash the cells that are texts; the others are not noticed."""
+    return [text_hash(cell) for cell in cells if isinstance(cell, str) and not _blank(cell)]
 
 
 def with_drawn_split(columns: Columns, roles: Roles, draw: Draw) -> tuple[Columns, Roles]:
@@ -142,6 +179,9 @@ def read_rows(notes: Columns, answers: Columns, roles: Roles) -> Rows:
     splits = cells(notes, roles.split)
     if roles.split is not None:
         splits = _checked(notes, roles.split, splits, kept, _split)
+    categories = [
+        _checked(notes, column, cells(notes, column), kept, _category) for column in roles.subgroups
+    ]
     return Rows(
         texts=[texts[row] or "" for row in kept],
         labels=labels,
@@ -149,6 +189,7 @@ def read_rows(notes: Columns, answers: Columns, roles: Roles) -> Rows:
         splits=splits,
         groups=[_name(cell) for cell in cells(notes, roles.group)],
         ids=[_name(cell) for cell in cells(notes, roles.id)],
+        subgroups=list(zip(*categories)) if categories else [()] * len(kept),
         places=[f"row {notes.number(row) + 1} of {notes.name}" for row in kept],
     )
 
@@ -168,8 +209,7 @@ def text_cells(columns: Columns, column: str) -> list[str | None]:
             f"({', '.join(kinds)}), the first in row {columns.number(wrong[0]) + 1}"
         )
         raise InputError(columns.name, what, "name the column of the notes with --text")
-    # JSON can spell half a surrogate pair, which no tokeniser and no file could take.
-    return [None if _blank(cell) else cell.encode("utf-8", "replace").decode() for cell in cells]
+    return [None if _blank(cell) else well_formed(cell) for cell in cells]
 
 
 def _blank(cell: Any) -> bool:
@@ -233,6 +273,14 @@ def _split(cell: Any) -> str:
         problem = "is empty" if cell is None else "holds an unknown split"
         raise _Unusable(problem, "use train, validation or test (or val, valid, dev)")
     return known
+
+
+def _category(cell: Any) -> str | None:
+    if isinstance(cell, list | dict | bytes):
+        kind = type(cell).__name__
+        raise _Unusable(f"holds {kind} values", "name a column of categories with --subgroup")
+    name = _name(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
+    return name and well_formed(" ".join(name.split()))
 
 
 def _name(cell: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Which rows train, which choose, and which judge, where the data do not say?"""
+"""Seeded splits of rows, by class and by patient, for data that bring none."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Which words is the synthetic clinical world made of, and in which sentences?
+"""The words of the synthetic clinical world and the sentences they stand in.
 
 The severities are on the scale of a standard normal variable (0: average, +2: life-threatening)
 and were written for this project: they make a plausible world, not a medical reference.

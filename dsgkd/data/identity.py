@@ -1,4 +1,4 @@
-"""How is an example named without saying what it says?
+"""Names of examples that do not tell what the examples say.
 
 Examples are named by a keyed hash. The key stays with the data, in the cache folder beside the
 tokenised notes; whoever has the ledger alone can neither rebuild a text nor test a guess.
@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -83,6 +84,21 @@ def example_ids(
         seen[content] += 1
         ids[row] = keyed(key, json.dumps([*content, seen[content]]))
     return ids
+
+
+def normalised(text: str) -> str:
+    """Return a text in Unicode's NFKC, with one space for any white space."""
+    return " ".join(unicodedata.normalize("NFKC", well_formed(text)).split())
+
+
+def well_formed(text: str) -> str:
+    """Return a text without halves of surrogate pairs, which JSON can spell and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def text_hash(key: bytes, text: str) -> str:
+    """Return the keyed hash of a text's normalised form, apart from all other keyed hashes."""
+    return keyed(key, json.dumps(["text", normalised(text)]))
 
 
 def group_numbers(groups: Sequence[str | None]) -> list[int]:

@@ -1,4 +1,4 @@
-"""How are rows of unequal length kept flat, and gathered into a padded matrix without a loop?"""
+"""Rows of unequal length over one flat array, gathered into a padded matrix without a loop."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,6 +40,12 @@ class Ragged:
         if not values:
             return cls.of_lengths(np.zeros(0, np.int32), np.zeros(0, np.int64))
         return cls.of_lengths(np.concatenate(values), np.concatenate(lengths))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
+        """Rows of several, one after the other."""
+        values = np.concatenate([part.flat() for part in parts])
+        return cls.of_lengths(values, np.concatenate([part.lengths for part in parts]))
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -1,243 +1,211 @@
-"""The student and its losses as one module: what is trained, in a form that one step can call."""
+"""The student and the terms of its loss as one module: what is trained, called once a step."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
-from dsgkd.alignment.batches import Batch
-from dsgkd.distillation.criteria import (
-    paper_attention_loss,
-    paper_hidden_loss,
-    projected_hidden_loss,
-    word_attention_loss,
-)
-from dsgkd.distillation.mapping import LayerMapping
+from dsgkd.alignment.batch import Batch
+from dsgkd.distillation.config import DistillationConfig
+from dsgkd.distillation.criteria import CRITERIA, Criterion
+from dsgkd.distillation.criteria.criterion import Pairs
 from dsgkd.distillation.teachers.teacher import Teacher
-from dsgkd.errors import InputError
-from dsgkd.models.taps import TapRequest, WordStates, forward_with_taps
-
-Form = Literal["standard", "paper"]
-TeacherWeights = Literal["pretrained", "random"]
-TeacherStore = Literal["auto", "live", "stored"]
-
-
-@dataclass(frozen=True)
-class DistillationConfig:
-    """What is transferred from teacher to student, and how strongly."""
-
-    teacher: str = ""
-    """Name of the zoo, hub id or local folder; empty: plain fine-tuning."""
-    teacher_weights: TeacherWeights = "pretrained"
-    """`random`: the same architecture with random weights, the control that knows nothing."""
-    shuffled: bool = False
-    """Each word is given another word's states: the control in which teacher and text do not fit
-    together."""
-    form: Form = "standard"
-    """`standard`: projected, standardised states. `paper`: raw squares (arXiv 2409.14904)."""
-    mapping: str = "uniform"
-    """Layer mapping, in the notation of `LayerMapping`; the paper form needs uniform+emb."""
-    alpha: float = 1.0
-    """Weight of the hidden-state loss, at least 0."""
-    beta: float = 0.0
-    """Weight of the attention loss, at least 0."""
-    cs_max_len: int = 32
-    """At most this many words of a text are transferred."""
-    calibration_words: int = 2000
-    """Words on which states are standardised and projections initialised."""
-    teacher_store: TeacherStore = "auto"
-    """`stored`: the teacher reads every text once, and its states are kept; `live`: it reads
-    every batch; `auto`: stored where it is worth it and fits the budget."""
-
-    def __post_init__(self) -> None:
-        for name in ("alpha", "beta"):
-            if not getattr(self, name) >= 0:
-                raise InputError(name, f"{getattr(self, name)} is negative", "give 0 or more")
-        if self.cs_max_len < 1:
-            raise InputError("cs_max_len", f"{self.cs_max_len} is no count", "give 1 or more")
-        LayerMapping.parse(self.mapping)
+from dsgkd.models.hub import depth
+from dsgkd.models.taps import TapRequest, WordStates, forward_with_taps, run_model
+from dsgkd.plugins import find
+from dsgkd.tasks.task import Task
 
 
 class Losses(NamedTuple):
-    """The terms of one step, each with its weight in; their sum is what is minimised."""
+    """The loss of one batch, and what it is made of."""
 
-    classification: Tensor
-    hidden: Tensor
-    attention: Tensor
+    weighted: Tensor
+    """The task's loss, then every term with its weight; their sum is minimised: `[1 + terms]`."""
+    raw: Tensor
+    """The same without the weights, detached: `[1 + terms]`."""
+
+
+class Term(nn.Module):
+    """One criterion between the student and one of the teachers, with its weight."""
+
+    def __init__(self, name: str, criterion: Criterion, teacher: int, weight: float) -> None:
+        super().__init__()
+        self.name, self.criterion, self.teacher, self.weight = name, criterion, teacher, weight
 
 
 class Distiller(nn.Module):
-    """A student, and the projections from its layers into the teacher's.
+    """A student, its task, and the terms that tie it to its teachers.
 
     Args:
-        student: model with a classification head.
-        config: what to transfer.
-        pairs: mapped (student layer, teacher layer), 0 = embedding output.
-        student_width: hidden size of the student.
-        teacher_width: hidden size of the teacher.
-        max_length: the length to which the paper pads texts; None: that of the batch.
+        student: the model that is trained.
+        task: gives the first part of the loss.
+        terms: what is matched with which teacher.
+        dropout: whether the student drops units while it is trained.
     """
 
-    teacher_mean: Tensor
-    teacher_scale: Tensor
-
     def __init__(
-        self,
-        student: nn.Module,
-        config: DistillationConfig,
-        pairs: tuple[tuple[int, int], ...] = (),
-        student_width: int = 0,
-        teacher_width: int = 0,
-        max_length: int | None = None,
+        self, student: nn.Module, task: Task, terms: Iterable[Term] = (), dropout: bool = True
     ) -> None:
         super().__init__()
-        self.student = student
-        self.config = config
-        self.max_length = max_length
-        self.pairs = pairs if config.teacher else ()
-        hidden = self.pairs if config.alpha > 0 else ()
-        attention = tuple((s, t) for s, t in self.pairs if s > 0) if config.beta > 0 else ()
-        columns: Literal["positions", "words"] = "positions" if config.form == "paper" else "words"
-        self.student_request = TapRequest(
-            tuple(dict.fromkeys(s for s, _ in hidden)),
-            tuple(dict.fromkeys(s for s, _ in attention)),
-            columns,
-            attention_dropout=config.form == "paper",
-        )
-        self.teacher_request = TapRequest(
-            tuple(dict.fromkeys(t for _, t in hidden)),
-            tuple(dict.fromkeys(t for _, t in attention)),
-            columns,
-        )
-        self._hidden_pairs, self._attention_pairs = hidden, attention
-        self.projections = nn.ModuleList()
-        if hidden and config.form == "standard":
-            for _ in hidden:
-                self.projections.append(nn.Linear(student_width, teacher_width))
-            self.register_buffer("teacher_mean", torch.zeros(len(hidden), teacher_width))
-            self.register_buffer("teacher_scale", torch.ones(len(hidden), teacher_width))
-        elif hidden and student_width != teacher_width:
-            raise InputError(
-                "paper form",
-                f"student width {student_width} and teacher width {teacher_width} differ",
-                "use the standard form",
-            )
+        self.student, self.task, self._dropout = student, task, dropout
+        self.terms = nn.ModuleList(terms)
+        self.names = (task.loss_name, *(term.name for term in self._terms))
+        """Of the parts of the loss, in the order of `Losses`."""
 
     @property
-    def distils(self) -> bool:
-        """Whether any term needs the teacher."""
-        return bool(self._hidden_pairs or self._attention_pairs)
+    def _terms(self) -> list[Term]:
+        return [term for term in self.terms if isinstance(term, Term)]
 
     @property
-    def compares_positions(self) -> bool:
-        """Whether column j of one model's attention is compared with column j of the other's."""
-        return bool(self._attention_pairs) and self.config.form == "paper"
+    def teachers(self) -> int:
+        """How many teachers the terms need."""
+        return max((term.teacher + 1 for term in self._terms), default=0)
+
+    @property
+    def same_length(self) -> bool:
+        """Whether some term compares positions of both models' texts."""
+        return any(term.criterion.same_length for term in self._terms)
+
+    @property
+    def weights(self) -> list[float]:
+        """Of the terms."""
+        return [term.weight for term in self._terms]
+
+    @property
+    def teacher_of_term(self) -> list[int]:
+        """Each term's teacher."""
+        return [term.teacher for term in self._terms]
+
+    def output(self, batch: Batch, autocast: bool = False) -> Any:
+        """Return the student's own output, without any tap."""
+        with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=autocast):
+            return run_model(self.student, batch.student)
+
+    def requests(self, teacher: int) -> tuple[TapRequest, TapRequest]:
+        """Return what is read of the student for the sake of one teacher, and of that teacher."""
+        mine = [term.criterion for term in self._terms if term.teacher == teacher]
+        asked = [criterion.requests(criterion.pairs) for criterion in mine]
+        ours, theirs = zip(*asked) if asked else ((), ())
+        return TapRequest.joined(ours), TapRequest.joined(theirs)
+
+    def train(self, mode: bool = True) -> "Distiller":
+        """Set training mode; a student without dropout stays in evaluation mode."""
+        super().train(mode)
+        if not self._dropout:
+            self.student.eval()
+        return self
 
     def forward(
         self,
         batch: Batch,
-        taught: WordStates | None,
+        teacher_states: Sequence[WordStates],
         examples: Tensor | float,
-        words: Tensor | float,
+        words: Sequence[Tensor | float],
     ) -> Losses:
-        """Compute the losses of one batch.
+        """Compute the loss of one batch.
 
         Args:
-            batch: the notes.
-            taught: the teacher's states of the batch's words; None without distillation.
-            examples: number of examples the cross-entropy is averaged over.
-            words: number of words the distillation terms are averaged over.
+            batch: the texts.
+            teacher_states: each teacher's states of the batch's words.
+            examples: what the task's loss is averaged over.
+            words: for each teacher, the number of words that its terms are averaged over.
         """
-        request = TapRequest() if taught is None else self.student_request
-        output, learnt = forward_with_taps(self.student, batch.student, request)
-        # A part of the model, so in the run's own precision; only losses need float32.
-        projected = [
-            project(learnt.hidden[s])
-            for project, (s, _) in zip(self.projections if taught else (), self._hidden_pairs)
+        asked = [
+            (pair.student, self.requests(at)[0])
+            for at, pair in enumerate(batch.pairs[: len(teacher_states)])
         ]
-        with torch.autocast(batch.labels.device.type, enabled=False):
-            logits = output.logits[: len(batch.labels)].float()
-            classification = F.cross_entropy(logits, batch.labels, reduction="sum") / examples
-            hidden = attention = torch.zeros((), device=logits.device)
-            if taught is not None:
-                if self._hidden_pairs:
-                    students = projected or [learnt.hidden[s] for s, _ in self._hidden_pairs]
-                    hidden = self.config.alpha * self._hidden(batch, students, taught, words)
-                if self._attention_pairs:
-                    attention = self.config.beta * self._attention(batch, learnt, taught, words)
-        return Losses(classification, hidden, attention)
-
-    def _hidden(
-        self, batch: Batch, students: list[Tensor], taught: WordStates, words: Tensor | float
-    ) -> Tensor:
-        teachers = [taught.hidden[t] for _, t in self._hidden_pairs]
-        if self.config.form == "paper":
-            return paper_hidden_loss(teachers, students, batch.word_mask, words)
-        standardised = [
-            (state - mean) / scale
-            for state, mean, scale in zip(teachers, self.teacher_mean, self.teacher_scale)
-        ]
-        projected = [state.float() for state in students]
-        return projected_hidden_loss(standardised, projected, batch.word_mask, words)
-
-    def _attention(
-        self, batch: Batch, learnt: WordStates, taught: WordStates, words: Tensor | float
-    ) -> Tensor:
-        students = [learnt.attention[s] for s, _ in self._attention_pairs]
-        teachers = [taught.attention[t] for _, t in self._attention_pairs]
-        if self.config.form == "paper":
-            return paper_attention_loss(teachers, students, batch.word_mask, words, self.max_length)
-        return word_attention_loss(teachers, students, batch.word_mask, words)
+        output, student_states = forward_with_taps(self.student, batch.student, asked)
+        weighted = [self.task.loss(output, batch, examples)]
+        raw = [weighted[0].detach()]
+        for term in self._terms if teacher_states else ():
+            at = term.teacher
+            ours, theirs, mask = student_states[at], teacher_states[at], batch.pairs[at].mask
+            loss = term.criterion(ours, theirs, mask, words[at])
+            weighted.append(term.weight * loss)
+            raw.append(loss.detach())
+        return Losses(torch.stack(weighted), torch.stack(raw))
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[Batch], teacher: Teacher, autocast: bool = False) -> None:
-        """Standardise the teacher's states and start the projections at ridge regression.
-
-        Reads batches until `calibration_words` words were seen. The penalty is chosen by
-        leave-one-out error (scikit-learn's RidgeCV). Without any word, nothing changes.
+    def calibrate(
+        self,
+        batches: Iterable[Batch],
+        teachers: Sequence[Teacher],
+        words: int,
+        autocast: bool = False,
+    ) -> None:
+        """Let every criterion start from a sample of words; without any word, nothing changes.
 
         Args:
             batches: in the order in which training will meet them.
-            teacher: the run's.
+            teachers: the run's.
+            words: of each teacher, how many are read at least.
             autocast: let the student read in bf16, as it will in training.
         """
-        if not self.projections:
-            return
+        learning = [t for t in self._terms if type(t.criterion).calibrate != Criterion.calibrate]
+        seen: dict[int, list[tuple[WordStates, WordStates]]] = {t.teacher: [] for t in learning}
+        counts = dict.fromkeys(seen, 0)
+        asked = {at: TapRequest(self.requests(at)[0].hidden_layers) for at in seen}
         was_training = self.student.training
         self.student.eval()
-        hidden_only = TapRequest(self.student_request.hidden_layers)
-        seen: list[tuple[list[Tensor], list[Tensor]]] = []
-        words = 0
-        for batch in batches:
-            taught = teacher.word_states(batch)
-            with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=autocast):
-                _, learnt = forward_with_taps(self.student, batch.student, hidden_only)
-            mask = batch.word_mask
-            seen.append(
-                (
-                    [learnt.hidden[s][mask] for s, _ in self._hidden_pairs],
-                    [taught.hidden[t][mask] for _, t in self._hidden_pairs],
-                )
-            )
-            words += int(mask.sum())
-            if words >= self.config.calibration_words:
+        wanting = list(seen)
+        for batch in batches if seen else ():
+            device = batch.labels.device.type
+            wanted = [(batch.pairs[at].student, asked[at]) for at in wanting]
+            with torch.autocast(device, torch.bfloat16, enabled=autocast):
+                _, student_states = forward_with_taps(self.student, batch.student, wanted)
+            for at, ours in zip(wanting, student_states):
+                pair = batch.pairs[at]
+                theirs = teachers[at].word_states(pair)
+                seen[at].append((_of_words(ours, pair.mask), _of_words(theirs, pair.mask)))
+                counts[at] += int(pair.mask.sum())
+            wanting = [at for at in wanting if counts[at] < words]
+            if not wanting:
                 break
         self.student.train(was_training)
-        if words < 2:
-            return
-        for i, projection in enumerate(self.projections):
-            student = torch.cat([students[i] for students, _ in seen]).double().cpu()
-            taught_states = torch.cat([teachers[i] for _, teachers in seen]).double().cpu()
-            mean, scale = taught_states.mean(0), taught_states.std(0).clamp(min=1e-3)
-            self.teacher_mean[i], self.teacher_scale[i] = mean, scale
-            penalties = words * torch.logspace(-3, 0, 4).double().numpy()
-            ridge = RidgeCV(penalties).fit(
-                student.numpy(), ((taught_states - mean) / scale).numpy()
-            )
-            assert isinstance(projection, nn.Linear)
-            projection.weight.copy_(torch.from_numpy(ridge.coef_))
-            projection.bias.copy_(torch.from_numpy(ridge.intercept_))
+        for term in learning:
+            if counts[term.teacher] >= 2:
+                students, others = zip(*seen[term.teacher])
+                term.criterion.calibrate(_joined(students), _joined(others))
+
+
+def new_terms(
+    config: DistillationConfig,
+    student: PretrainedConfig,
+    teachers: Sequence[PretrainedConfig],
+    max_length: int,
+) -> list[Term]:
+    """Build the terms that a configuration names, for two or more architectures.
+
+    Raises:
+        InputError: a criterion is unknown or does not fit, or a mapping does not exist.
+    """
+    terms = []
+    choices = config.choices
+    for wanted in config.weighted:
+        for at, (choice, teacher) in enumerate(zip(choices, teachers, strict=True)):
+            pairs = choice.mapping.resolve(depth(student), depth(teacher))
+            make = find("criterion", wanted.criterion, CRITERIA)
+            # The embedding output has no attention, so a mapping of it alone leaves nothing to do.
+            if not any(request != TapRequest() for request in make.requests(pairs)):
+                continue
+            name = wanted.name if len(choices) == 1 else f"{wanted.name}_{at + 1}"
+            criterion = make(pairs, student, teacher, max_length)
+            terms.append(Term(name, criterion, at, wanted.weight * choice.weight))
+    return terms
+
+
+def teacher_request(config: DistillationConfig, pairs: Pairs) -> TapRequest:
+    """Return what the terms of a configuration read of a teacher, for some mapped layers."""
+    criteria = [find("criterion", term.criterion, CRITERIA) for term in config.weighted]
+    return TapRequest.joined([criterion.requests(pairs)[1] for criterion in criteria])
+
+
+def _of_words(states: WordStates, mask: Tensor) -> WordStates:
+    return WordStates({layer: hidden[mask] for layer, hidden in states.hidden.items()}, {})
+
+
+def _joined(parts: Sequence[WordStates]) -> WordStates:
+    layers = parts[0].hidden
+    return WordStates({k: torch.cat([part.hidden[k] for part in parts]).cpu() for k in layers}, {})

@@ -1,9 +1,10 @@
-"""Which measures are there, and is more or less of them better? Importing this costs nothing."""
+"""Directions of measures: whether more or less of one is better."""
 
-MEASURES = ("loss", "accuracy", "auroc", "auprc", "f1", "precision", "recall", "brier", "ece")
-SMALLER_IS_BETTER = frozenset({"loss", "brier", "ece"})
+from typing import Literal
+
+Direction = Literal["maximise", "minimise"]
 
 
-def improvement(measure: str, value: float) -> float:
-    """Return `value` with the sign that makes larger better."""
-    return -value if measure in SMALLER_IS_BETTER else value
+def improvement(value: float, direction: Direction) -> float:
+    """Return a value with the sign that makes larger better."""
+    return value if direction == "maximise" else -value

@@ -1,17 +1,18 @@
-"""How does a model attend, and how can the attention of a few words be read without slowing it?
+"""Attention functions that also pool the attention of a few words, without slowing the model.
 
 Two attention functions are registered with transformers' attention interface. `dsgkd_fused` is
 PyTorch's scaled dot-product attention; `dsgkd_plain` is matmul, softmax, matmul, which is the
 faster one on CPUs (`make bench ONLY=choices`). Both compute what they always compute and, while
-an `AttentionTap` is open, pool the softmaxed rows of the words' tokens besides. Plain attention has
+`AttentionTap`s are open, pool the softmaxed rows of the words' tokens besides. Plain attention has
 these rows at hand, so that pooling is two small products; fused attention never shows them, so the
 rows of the words' tokens, and no others, are computed again.
 """
 
-from collections.abc import Callable
-from contextvars import ContextVar, Token
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 AttentionOutput = tuple[Tensor, Tensor | None]
 
-_open_tap: ContextVar["AttentionTap | None"] = ContextVar("open_tap", default=None)
+_open_taps: ContextVar[tuple["AttentionTap", ...]] = ContextVar("open_taps", default=())
 
 
 def attention_for(device: torch.device | str) -> str:
@@ -34,9 +35,10 @@ def attention_for(device: torch.device | str) -> str:
 class AttentionTap:
     """Collects what chosen layers' attention says about the words of a batch.
 
-    Use as a context manager around one forward pass; afterwards `rows[i]` is the mean attention
-    row of each word in the i-th attention layer, [batch, heads, words, length] (or [..., words]
-    with `columns`), float32, or None where not wanted or not plain multi-head attention.
+    Any number of them may be open, by `tapped`, around one forward pass; afterwards `rows[i]` is
+    the mean attention row of each word in the i-th attention layer, [batch, heads, words, length]
+    (or [..., words] with `columns`), float32, or None where not wanted or not plain multi-head
+    attention.
     """
 
     pool: Tensor
@@ -50,15 +52,6 @@ class AttentionTap:
     dropout: bool = False
     """Read the probabilities after the attention dropout of training mode, as the paper does."""
     rows: list[Tensor | None] = field(default_factory=list)
-    _token: Token | None = None
-
-    def __enter__(self) -> Self:
-        self._token = _open_tap.set(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._token is not None
-        _open_tap.reset(self._token)
 
     @property
     def wants_next(self) -> bool:
@@ -106,6 +99,16 @@ class AttentionTap:
         self.rows.append(rows.float())
 
 
+@contextmanager
+def tapped(taps: Sequence[AttentionTap]) -> Iterator[None]:
+    """Let taps read every attention layer of what runs inside."""
+    token = _open_taps.set(tuple(taps))
+    try:
+        yield
+    finally:
+        _open_taps.reset(token)
+
+
 def _masked(scores: Tensor, mask: Tensor, index: Tensor) -> Tensor:
     if mask.shape[2] > 1:  # one row of the mask for each query
         index = index.expand(scores.shape[0], mask.shape[1], -1, mask.shape[3])
@@ -130,7 +133,7 @@ def _plain_attention(
         scores = scores + attention_mask
     probabilities = scores.softmax(-1)
     dropped = F.dropout(probabilities, dropout, training=module.training)
-    if (tap := _open_tap.get()) is not None:
+    for tap in _open_taps.get():
         tap.read(dropped if tap.dropout else probabilities) if tap.wants_next else tap.skip()
     return (dropped @ value).transpose(1, 2).contiguous(), None
 
@@ -145,11 +148,11 @@ def _fused_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> AttentionOutput:
-    tap = _open_tap.get()
-    if tap is not None and tap.wants_next:
-        tap.compute(query, key, attention_mask, _scaling(query, scaling), dropout)
-    elif tap is not None:
-        tap.skip()
+    for tap in _open_taps.get():
+        if tap.wants_next:
+            tap.compute(query, key, attention_mask, _scaling(query, scaling), dropout)
+        else:
+            tap.skip()
     return sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
     )
@@ -178,7 +181,7 @@ def _multi_head(attention: Callable[..., AttentionOutput]) -> Callable[..., Atte
         )
         if not special:
             return attention(module, query, key, value, attention_mask, **kwargs)
-        if (tap := _open_tap.get()) is not None:
+        for tap in _open_taps.get():
             tap.skip()
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 

@@ -1,6 +1,7 @@
 """Files that are whole or not there at all."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,3 +38,27 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder that takes the place of `folder` at the end, or vanishes on an error.
+
+    Raises:
+        OSError: the disk is full or the parent cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    replaced = draft.with_suffix(".old")
+    try:
+        draft.mkdir()
+        yield draft
+        for path in (*draft.rglob("*"), draft):
+            sync(path)
+        if folder.exists():
+            os.replace(folder, replaced)
+        os.replace(draft, folder)
+        sync(folder.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:  # after the rename there is nothing left to remove
+        shutil.rmtree(draft, ignore_errors=True)

@@ -7,13 +7,11 @@ checkpoint is there or it is not. Nothing is ever unpickled.
 """
 
 import json
-import random
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -108,35 +106,6 @@ def load_state(path: Path) -> State:
         raise InputError(
             str(path), "not a whole checkpoint", "delete it and start again"
         ) from error
-
-
-def random_state() -> State:
-    """Return the state of every random number generator that a run draws from."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        # As int64, because torch cannot send unsigned integers between workers.
-        "numpy": (kind, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, cached),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def restore_random_state(state: State) -> None:
-    """Set every random number generator to what `random_state` returned."""
-    random.setstate(state["python"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every random number generator that a run draws from."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -1,18 +1,17 @@
-"""What was done before? A study's ledger, read back when it is resumed or extended.
+"""What was done before: a study's ledger, read back when it is resumed or extended.
 
 The ledger is the truth: the search's journal and the pruning record are brought to agree with
 what is read here.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dsgkd.ledger import Ledger
-from dsgkd.tasks.measures import improvement
+from dsgkd.ledger.measures import Direction, improvement
 
 FINISHED = ("complete", "pruned", "failed")
 """States after which a trial is not run again."""
@@ -24,9 +23,10 @@ class TrialHistory:
 
     trial_id: str
     method: str
-    """Empty for a broken seal."""
     stage: str
     state: str
+    parent: str
+    """The trial from which it follows; empty: none."""
     attempts: int
     scores: dict[int, float]
     """Epoch -> validation score, more is better."""
@@ -47,16 +47,21 @@ class TrialHistory:
         return self.state in FINISHED
 
 
-def read_history(ledger: Ledger, objective: str) -> dict[str, TrialHistory]:
+def read_history(
+    ledger: Ledger, objective: str, direction: Direction = "maximise"
+) -> dict[str, TrialHistory]:
     """Return the trials of a ledger by their names, in the order in which they were begun."""
     attempts: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in ledger.read("trials").to_pylist():
+    for row in ledger.rows("trials"):
         attempts[row["trial_id"]].append(row)
     scores: dict[str, dict[int, float]] = defaultdict(dict)
-    wanted = ["trial_id", "epoch", "split", objective]
-    for row in ledger.read("metrics").select(wanted).to_pylist():
-        if row["split"] == "validation" and row[objective] is not None:
-            scores[row["trial_id"]][row["epoch"]] = improvement(objective, row[objective])
+    epochs: dict[str, set[int]] = defaultdict(set)
+    for row in ledger.rows("metrics", "trial_id", "epoch", "split", "loss", "measures"):
+        if row["split"] == "validation":
+            epochs[row["trial_id"]].add(row["epoch"])
+            value = ((row["measures"] or {}) | {"loss": row["loss"]}).get(objective)
+            if value is not None:
+                scores[row["trial_id"]][row["epoch"]] = improvement(value, direction)
     trials = {}
     for trial_id, rows in attempts.items():
         last = max(rows, key=lambda row: row["attempt"])
@@ -65,11 +70,12 @@ def read_history(ledger: Ledger, objective: str) -> dict[str, TrialHistory]:
             method=last["method"] or "",
             stage=last["stage"],
             state=last["state"],
+            parent=last["parent"] or "",
             attempts=last["attempt"],
             scores=dict(sorted(scores[trial_id].items())),
-            epochs=_without_gap(scores[trial_id]),
-            values=json.loads(last.get("objectives") or "{}"),
-            parameters=json.loads(last.get("parameters") or "{}"),
+            epochs=_without_gap(epochs[trial_id]),
+            values=last["objectives"] or {},
+            parameters=last["parameters"] or {},
             seconds=sum(row["worker_seconds"] or 0.0 for row in rows),
             row=last,
         )
@@ -79,7 +85,7 @@ def read_history(ledger: Ledger, objective: str) -> dict[str, TrialHistory]:
 def close_lost(ledger: Ledger, past: Mapping[str, TrialHistory]) -> None:
     """Write down that attempts which nobody ended were cut off, with the cost that was known."""
     for trial in past.values():
-        if trial.state == "running" and trial.method:
+        if trial.state == "running":
             workers = trial.row["workers"] or 1
             seconds = (trial.row["worker_seconds"] or 0.0) / workers
             ended = trial.row["started_at"] + timedelta(seconds=seconds)
@@ -91,8 +97,8 @@ def close_lost(ledger: Ledger, past: Mapping[str, TrialHistory]) -> None:
             ledger.write("trials", [row], f"{trial.trial_id}-{trial.attempts}")
 
 
-def _without_gap(scores: Mapping[int, float]) -> int:
-    epochs = 0
-    while epochs + 1 in scores:
-        epochs += 1
-    return epochs
+def _without_gap(epochs: Container[int]) -> int:
+    count = 0
+    while count + 1 in epochs:
+        count += 1
+    return count

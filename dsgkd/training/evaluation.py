@@ -1,52 +1,127 @@
-"""What does a student predict, and how good is it?"""
+"""What a student predicts, and how good that is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from dsgkd.alignment.batches import evaluation_batches
-from dsgkd.alignment.encoding import EncodedNotes
-from dsgkd.models.student import probabilities
-from dsgkd.tasks.measures import f1_threshold
-from dsgkd.training.run import OpenRun
+from dsgkd.alignment.batch import Batch, Collator, evaluation_batches
+from dsgkd.alignment.texts import EncodedTexts
+from dsgkd.tasks.task import Predictions
+from dsgkd.training.opening import OpenRun
+from dsgkd.training.prefetch import prefetch
 from dsgkd.training.workers import Workers
 
 
-def predict(
-    run: OpenRun, notes: EncodedNotes, workers: Workers | None = None
-) -> NDArray[np.float32]:
-    """Return class probabilities of notes, [notes, classes], in their order, on every worker.
+@dataclass(frozen=True)
+class Evaluation:
+    """A student on some texts."""
+
+    predicted: Predictions
+    """In the task's own columns, [texts, ...]."""
+    measured: dict[str, float]
+    """Every measure by its name, and what was fitted on validation."""
+
+
+def predict(run: OpenRun, texts: EncodedTexts, workers: Workers | None = None) -> Predictions:
+    """Return what the student predicts of each text, in their order, on every worker.
 
     No teacher is asked and nothing is tapped.
     """
     workers = workers or Workers()
-    student = run.distiller.student
-    was_training = student.training
-    student.eval()
-    rows, shares = [], []
-    # On a CPU larger batches only leave its caches (`make bench ONLY=choices`).
-    best = 256 if run.device.type == "cuda" else 32
-    size = run.config.optimisation.evaluation_batch_size or best
-    for batch in evaluation_batches(notes, size, workers.rank, workers.size):
-        side = batch.to(run.device).student
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.autocast):
-            shares.append(probabilities(student, side.input_ids, side.attention_mask))
-        rows.append(batch.rows)
-    student.train(was_training)
-    result = np.zeros((len(notes), len(run.label_names)), np.float32)
-    own = (torch.cat(rows).numpy(), torch.cat(shares).cpu().numpy()) if rows else None
-    for part in workers.gather(own):
-        if part is not None:
-            result[part[0]] = part[1]
+    rows, kept = [], []
+    with torch.inference_mode(), _evaluating(run):
+        for batch in _batches(run, texts.alone(), workers):
+            side = batch.to(run.device)
+            output = run.distiller.output(side, run.autocast)
+            kept.append(run.task.predict(output, side).cpu())
+            rows.append(batch.rows)
+    own = (torch.cat(rows).numpy(), torch.cat(kept).numpy()) if rows else None
+    parts = [part for part in workers.gather(own) if part is not None]
+    shape = parts[0][1].shape[1:] if parts else (0,)
+    result = np.zeros((len(texts), *shape), np.float32)
+    for where, values in parts:
+        result[where] = values
     return result
 
 
-def validation_threshold(
-    run: OpenRun, labels: NDArray[np.int64], probability: NDArray[np.floating]
-) -> float:
-    """Return the decision threshold of a binary task by the run's rule; 0.5 for more classes."""
-    if len(run.label_names) != 2:
-        return 0.5
-    if run.config.selection.threshold == "prevalence":
-        return float(run.notes.split("train").labels.mean())
-    return f1_threshold(labels, probability[:, 1])
+def evaluate(
+    run: OpenRun,
+    texts: EncodedTexts,
+    fitted: dict[str, float],
+    workers: Workers | None = None,
+    predicted: Predictions | None = None,
+) -> Evaluation:
+    """Measure the student on some texts.
+
+    Args:
+        run: opened.
+        texts: of any split.
+        fitted: what was chosen on validation, by `fitted_on_validation`.
+        workers: that evaluate together.
+        predicted: if it is known already.
+    """
+    if predicted is None:
+        predicted = predict(run, texts, workers)
+    return Evaluation(predicted, run.task.evaluate(predicted, texts, fitted) | fitted)
+
+
+def evaluate_validation(run: OpenRun, workers: Workers | None = None) -> Evaluation:
+    """Measure the student on validation, after fitting there what the task fits."""
+    workers = workers or Workers()
+    if run.task.idle:
+        return Evaluation(np.zeros((len(run.validation), 0), np.float32), _terms(run, workers))
+    predicted = predict(run, run.validation, workers)
+    fitted = run.task.fit(predicted, run.validation, run.texts)
+    return evaluate(run, run.validation, fitted, workers, predicted)
+
+
+def losses_by_source(run: OpenRun, validation: Evaluation) -> dict[str, float]:
+    """Return the task's mean loss on the held-out texts of each source."""
+    texts, found = run.validation, {}
+    for at, name in enumerate(texts.source_names):
+        rows = np.flatnonzero(texts.sources == at)
+        if len(rows) == len(texts):
+            return {name: validation.measured["loss"]}
+        measured = run.task.evaluate(validation.predicted[rows], texts.take(rows), {})
+        found[name] = measured["loss"]
+    return found
+
+
+def _terms(run: OpenRun, workers: Workers) -> dict[str, float]:
+    """Return the weighted sum of the terms on validation: each a mean over its words."""
+    device = run.device
+    sums = torch.zeros(len(run.distiller.names), device=device)
+    counts = torch.zeros(len(run.teachers), device=device)
+    weights = torch.tensor([0.0, *run.distiller.weights], device=device)
+    batches = _batches(run, run.validation, workers, run.collator(workers.rank, workers.size))
+    with torch.no_grad(), _evaluating(run):
+        for batch, states in prefetch(batches, run.teachers, device):
+            with torch.autocast(device.type, torch.bfloat16, enabled=run.autocast):
+                sums += run.distiller(batch, states, 1.0, [1.0] * len(states)).raw
+            counts += torch.stack([pair.mask.sum() for pair in batch.pairs])
+    sums, counts = workers.sum(sums), workers.sum(counts).clamp(min=1)
+    means = sums / torch.cat([counts.new_ones(1), counts[run.distiller.teacher_of_term]])
+    return {"loss": float((weights * means).sum())}
+
+
+@contextmanager
+def _evaluating(run: OpenRun) -> Iterator[None]:
+    """Put the student into evaluation mode for a while."""
+    was_training = run.distiller.training
+    run.distiller.eval()
+    yield
+    run.distiller.train(was_training)
+
+
+def _batches(
+    run: OpenRun, texts: EncodedTexts, workers: Workers, collate: Collator | None = None
+) -> Iterator[Batch]:
+    # On a CPU larger batches only leave its caches (`make bench ONLY=choices`).
+    best = 256 if run.device.type == "cuda" else 32
+    size = run.config.optimisation.evaluation_batch_size or best
+    alone = replace(run.collator(workers.rank, workers.size), teacher_tokens=(), same_length=False)
+    for at, batch in enumerate(evaluation_batches(texts, size, collate or alone)):
+        yield run.task.prepare(batch, texts, (run.config.seed, 1, at, workers.rank))

@@ -1,38 +1,34 @@
-"""How is a student trained? This file is the whole answer, to be read from top to bottom.
+"""The loop in which every student is trained, to be read from top to bottom.
 
 `train` is a generator: it yields after every epoch, and whoever consumes it (a terminal command,
 a Tune actor, a Ray Train worker) decides what to do with the numbers and whether to go on.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import get_linear_schedule_with_warmup
 
-from dsgkd.alignment.batches import Batch, steps_per_epoch, training_batches
-from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.batch import Batch
 from dsgkd.configuration import structure
 from dsgkd.data.sources import SEALED
+from dsgkd.data.transfer_set import Feedback, Sampler
+from dsgkd.distillation.distiller import Losses
 from dsgkd.errors import InputError
+from dsgkd.ledger.measures import improvement
+from dsgkd.models.randomness import random_state, restore_random_state, seed_everything
 from dsgkd.models.student import encoder_of
 from dsgkd.models.taps import WordStates
-from dsgkd.storage.checkpoint import (
-    load_state,
-    random_state,
-    restore_random_state,
-    save_state,
-    seed_everything,
-)
-from dsgkd.tasks.measures import improvement, measures
-from dsgkd.training.evaluation import predict, validation_threshold
-from dsgkd.training.prefetch import feed
-from dsgkd.training.run import OpenRun, RunConfig
+from dsgkd.storage.checkpoint import Checkpoints
+from dsgkd.training.config import RunConfig
+from dsgkd.training.evaluation import evaluate_validation, losses_by_source
+from dsgkd.training.opening import OpenRun
+from dsgkd.training.prefetch import prefetch
 from dsgkd.training.workers import Workers
 
 LAST = "last.safetensors"
@@ -51,10 +47,14 @@ class EpochResult:
     """Counted from 1."""
     step: int
     """Optimisation steps so far."""
-    train: dict[str, float]
-    """Mean loss and its terms, each with its weight in."""
+    loss: float
+    """Mean training loss: the sum of `weighted`."""
+    weighted: dict[str, float]
+    """Name of the task's loss and of each term -> its mean in training, with its weight."""
+    raw: dict[str, float]
+    """The same without the weights."""
     validation: dict[str, float]
-    threshold: float
+    """Measure -> value, and what was chosen on validation, such as `threshold`."""
     examples_per_second: float
     seconds: float
     """Of training."""
@@ -67,194 +67,215 @@ class EpochResult:
 
 @dataclass
 class Progress:
-    """Where a run stands; what a checkpoint holds besides weights, optimizer and random state."""
+    """How far a run is; what a checkpoint holds besides weights, optimizer and random state."""
 
     epoch: int = 0
     """Epochs completed."""
     step: int = 0
     """Steps done in the epoch under way."""
-    losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    """Sums of the loss terms over those steps, as the workers' mean."""
+    weighted: list[float] = field(default_factory=list)
+    """Sums of the parts of the loss over those steps, as the workers' mean."""
+    raw: list[float] = field(default_factory=list)
     seconds: float = 0.0
     """Time spent in the epoch under way."""
     best: dict[str, float] = field(default_factory=dict)
-    """Measure -> best value so far."""
+    """Measure -> best value so far, more is better."""
     stale: dict[str, int] = field(default_factory=dict)
     """Measure -> epochs since it improved."""
     best_epoch: int = 0
     finished: bool = False
+    sampler: dict[str, Any] = field(default_factory=dict)
+    """The sampler's state at the beginning of the epoch under way."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """Every `EpochResult`, so that a run can say again what nobody heard."""
+    """Every `EpochResult`, so that a run can repeat what nobody received."""
 
 
 def train(
-    run: OpenRun, folder: Path, workers: Workers | None = None, known_epochs: int | None = None
+    run: OpenRun,
+    checkpoints: Checkpoints,
+    workers: Workers | None = None,
+    known_epochs: int | None = None,
 ) -> Iterator[EpochResult]:
     """Train a student, yielding after every epoch.
 
-    Goes on from `folder/last.safetensors` if there is one, bit for bit as if it had never
-    stopped (same machine, same number of workers). What a checkpoint knows of epochs after
-    `known_epochs` is yielded again first; of a finished run at least the last.
-    `folder/best.safetensors` holds the student's weights of the epoch with the best objective.
+    Goes on from the checkpoint `LAST` if there is one, bit for bit as if it had never stopped
+    (same machine, same number of workers). What a checkpoint knows of epochs after `known_epochs`
+    is yielded again first; of a finished run at least the last. The checkpoint `BEST` holds the
+    student's weights of the epoch with the best objective.
 
     Args:
         run: everything the run needs; its student is trained in place.
-        folder: where checkpoints are kept; all workers must see it.
+        checkpoints: all workers must see them.
         workers: the processes that train together; by default those of torch.distributed.
         known_epochs: of how many epochs the caller has the results; None: of all that were run.
 
     Raises:
         DivergedError: the loss or the weights became infinite or not a number.
-        InputError: a checkpoint cannot be written, or the folder holds another run's.
+        InputError: a checkpoint cannot be written, or another run's is there.
     """
-    config, workers = run.config, workers or Workers.current()
-    training, validation = run.notes.split("train"), run.notes.split("validation")
-    stored = run.teacher is not None and run.teacher.is_stored
-    if stored and not run.distiller.compares_positions:
-        training = replace(training, teacher=None)  # nobody reads the teacher's tokens
+    config, workers, sampler = run.config, workers or Workers.current(), run.sampler()
     optimisation = config.optimisation
-    steps = steps_per_epoch(len(training), optimisation.batch_size)
-    optimizer = new_optimizer(run, config)
+    steps = -(-optimisation.steps // optimisation.epochs) or sampler.steps  # of an epoch
+    total = optimisation.steps or steps * optimisation.epochs
+    optimizer = new_optimizer(run)
     schedule = get_linear_schedule_with_warmup(
-        optimizer,
-        int(optimisation.warmup_share * steps * optimisation.epochs),
-        steps * optimisation.epochs,
+        optimizer, int(optimisation.warmup_share * total), total
     )
-    progress = Progress()
-    # Workers draw different dropout; the order of notes is theirs in common.
+    parts = len(run.distiller.names)
+    progress = Progress(weighted=[0.0] * parts, raw=[0.0] * parts, sampler=sampler.state())
+    # Workers draw different dropout; the order of texts is theirs in common.
     seed_everything(config.seed + 1_000_003 * workers.rank)
-    if (folder / LAST).is_file():
-        progress = _resume(folder, run, optimizer, schedule, workers)
+    state = _State(run, checkpoints, optimizer, schedule, workers)
+    if checkpoints.exists(LAST):
+        progress = state.load()
+        sampler.load_state(progress.sampler)
     known = len(progress.history) if known_epochs is None else known_epochs
     if progress.finished:
         known = min(known, len(progress.history) - 1)
     yield from (EpochResult(**result) for result in progress.history[known:])
-    model = workers.share(run.distiller, run.device)
+    model = workers.wrap_ddp(run.distiller, run.device, not run.task.idle)
 
     while progress.epoch < optimisation.epochs and not progress.finished:
-        started = time.perf_counter() - progress.seconds
+        started = saved = time.perf_counter()
+        started -= progress.seconds
         model.train()
-        sums = torch.tensor(progress.losses, device=run.device)
-        batches = training_batches(
-            training,
-            optimisation.batch_size,
-            config.distillation.cs_max_len,
-            config.seed,
-            progress.epoch,
-            workers.rank,
-            workers.size,
-            start=progress.step,
-            same_length=run.distiller.compares_positions,
-        )
-        for batch, taught in feed(run, batches):
-            sums += take_step(run, model, batch, taught, optimizer, schedule, workers)
+        sums = torch.tensor([progress.weighted, progress.raw], device=run.device)
+        end = min((progress.epoch + 1) * steps, total)
+        batches = _batches(run, sampler, progress.epoch * steps + progress.step, end, workers)
+        for batch, teacher_states in prefetch(batches, run.teachers, run.device):
+            losses = take_step(run, model, batch, teacher_states, optimizer, schedule, workers)
+            sums += torch.stack([losses.weighted.detach(), losses.raw])
             progress.step += 1
-            if optimisation.checkpoint_steps and progress.step % optimisation.checkpoint_steps == 0:
+            if _checkpoint_is_due(optimisation, progress.step, saved, workers):
                 sums = workers.sum(sums) / workers.size
-                progress.losses = sums.tolist()
-                progress.seconds = time.perf_counter() - started
-                _save(folder, run, optimizer, schedule, progress, workers)
-        terms = workers.sum(sums) / (steps * workers.size)
-        if not terms.isfinite().all():
+                progress.weighted, progress.raw = sums.tolist()
+                saved = time.perf_counter()
+                progress.seconds = saved - started
+                state.save(progress)
+        means = workers.sum(sums) / (progress.step * workers.size)
+        if not means.isfinite().all():
             raise DivergedError(f"the loss is not finite in epoch {progress.epoch + 1}")
         progress.seconds = time.perf_counter() - started
 
-        result = _finish_epoch(run, validation, terms.tolist(), progress, steps, workers)
-        is_best = result.best_epoch == result.epoch
-        _save(folder, run, optimizer, schedule, progress, workers, is_best)
+        result = _finish_epoch(run, means.tolist(), progress, end, sampler, workers)
+        state.save(progress, is_best=result.best_epoch == result.epoch)
         yield result
 
 
-def restore_best(run: OpenRun, folder: Path) -> None:
+def restore_best(run: OpenRun, checkpoints: Checkpoints) -> None:
     """Give the run's student the weights of its best epoch."""
-    run.distiller.student.load_state_dict(load_state(folder / BEST)["student"])
+    run.student.load_state_dict(checkpoints.load(BEST)["student"])
 
 
 def take_step(
     run: OpenRun,
     model: nn.Module,
     batch: Batch,
-    taught: WordStates | None,
+    teacher_states: Sequence[WordStates],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
     workers: Workers,
-) -> Tensor:
-    """Take one step and return the loss terms, [3], such that the workers' mean is the batch's."""
-    words_here = batch.word_mask.sum().float()
-    counts = torch.stack([torch.full_like(words_here, len(batch.labels)), words_here])
+) -> Losses:
+    """Take one step and return its losses, such that the workers' mean is the batch's."""
+    words = [pair.mask.sum().float() for pair in batch.pairs]
     # Divided by the number of workers because gradients are averaged over them.
-    examples, words = workers.sum(counts) / workers.size
+    counts = workers.sum(torch.stack([run.task.examples(batch), *words])) / workers.size
+    # A batch of unlabelled texts has no example, and zero loss.
+    examples = counts[0].clamp(min=1e-9)
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.autocast):
-        losses = torch.stack(model(batch, taught, examples, words))
+        losses: Losses = model(batch, teacher_states, examples, list(counts[1:]))
     optimizer.zero_grad(set_to_none=True)
-    losses.sum().backward()
+    losses.weighted.sum().backward()
     nn.utils.clip_grad_norm_(run.distiller.parameters(), run.config.optimisation.clip_norm)
     optimizer.step()
     schedule.step()
-    return losses.detach()
+    return losses
+
+
+def _batches(
+    run: OpenRun, sampler: Sampler, first: int, end: int, workers: Workers
+) -> Iterator[Batch]:
+    """Yield this worker's share of the batches of some steps, counted over the whole run."""
+    collate = run.collator(workers.rank, workers.size)
+    for step in range(first, end):
+        batch = collate(run.texts, sampler.draw(step))
+        yield run.task.prepare(batch, run.texts, (run.config.seed, 0, step, workers.rank))
+
+
+def _checkpoint_is_due(optimisation: Any, step: int, saved: float, workers: Workers) -> bool:
+    if optimisation.checkpoint_steps and step % optimisation.checkpoint_steps == 0:
+        return True
+    if not optimisation.checkpoint_seconds:
+        return False
+    # Clocks differ, so the first worker's decides.
+    is_due = time.perf_counter() - saved > optimisation.checkpoint_seconds
+    return workers.gather(is_due)[0]
 
 
 def _finish_epoch(
     run: OpenRun,
-    validation: EncodedNotes,
-    terms: list[float],
+    means: list[list[float]],
     progress: Progress,
-    steps: int,
+    step: int,
+    sampler: Sampler,
     workers: Workers,
 ) -> EpochResult:
-    """Evaluate, update `progress` to the end of the epoch, and say what it brought."""
-    selection, epochs = run.config.selection, run.config.optimisation.epochs
+    """Evaluate, bring `progress` to the end of the epoch, and return what it brought."""
+    selection, measures = run.config.selection, run.task.measures
     started = time.perf_counter()
-    probability = predict(run, validation, workers)
+    validation = evaluate_validation(run, workers)
     # The last step's gradient can be infinite although its loss was not.
-    if not np.isfinite(probability).all():
+    if not np.isfinite(validation.predicted).all():
         raise DivergedError(f"the weights are not finite after epoch {progress.epoch + 1}")
-    threshold = validation_threshold(run, validation.labels, probability)
-    measured = measures(validation.labels, probability, threshold)
     evaluation_seconds = time.perf_counter() - started
     progress.epoch += 1
-    for measure in {selection.objective, *selection.stop_when_stale}:
-        value = improvement(measure, measured[measure])
+    for measure in set(selection.measures):
+        value = improvement(validation.measured[measure], measures[measure])
         if measure not in progress.best or value > progress.best[measure]:
             progress.best[measure], progress.stale[measure] = value, 0
             if measure == selection.objective:
                 progress.best_epoch = progress.epoch
         else:
             progress.stale[measure] += 1
-    ran_out = all(progress.stale[m] >= selection.patience for m in selection.stop_when_stale)
-    progress.finished = progress.epoch == epochs or (bool(selection.stop_when_stale) and ran_out)
-    seconds = progress.seconds
-    progress.step, progress.seconds, progress.losses = 0, 0.0, [0.0, 0.0, 0.0]
-    classification, hidden, attention = terms
+    stale = [progress.stale[measure] >= selection.patience for measure in selection.stop_when_stale]
+    is_last = progress.epoch == run.config.optimisation.epochs
+    progress.finished = is_last or (bool(stale) and all(stale))
+    seconds, steps, names = progress.seconds, progress.step, run.distiller.names
+    best = progress.best[selection.objective]
+    weighted, raw = means
     result = EpochResult(
         epoch=progress.epoch,
-        step=progress.epoch * steps,
-        train={
-            "loss": sum(terms),
-            "loss_ce": classification,
-            "loss_hidden": hidden,
-            "loss_attention": attention,
-        },
-        validation=measured,
-        threshold=threshold,
-        examples_per_second=len(run.notes.split("train")) / max(seconds, 1e-9),
+        step=step,
+        loss=sum(weighted),
+        weighted=dict(zip(names, weighted)),
+        raw=dict(zip(names, raw)),
+        validation=validation.measured,
+        examples_per_second=_texts(run, steps) / max(seconds, 1e-9),
         seconds=seconds,
         evaluation_seconds=evaluation_seconds,
         best_epoch=progress.best_epoch,
-        best_objective=improvement(selection.objective, progress.best[selection.objective]),
+        best_objective=improvement(best, measures[selection.objective]),
         finished=progress.finished,
     )
+    sampler.update(Feedback(step, losses_by_source(run, validation)))
+    progress.step, progress.seconds, progress.sampler = 0, 0.0, sampler.state()
+    progress.weighted = progress.raw = [0.0] * len(names)
     progress.history.append(asdict(result))
     return result
 
 
-def new_optimizer(run: OpenRun, config: RunConfig) -> torch.optim.AdamW:
-    """AdamW with a learning rate each for encoder, head and projections; no decay on vectors."""
-    optimisation = config.optimisation
-    encoder = {id(parameter) for parameter in encoder_of(run.distiller.student).parameters()}
+def _texts(run: OpenRun, steps: int) -> int:
+    """Return how many texts an epoch of so many steps has read."""
+    return min(len(run.texts), steps * run.config.optimisation.batch_size)
+
+
+def new_optimizer(run: OpenRun) -> torch.optim.AdamW:
+    """AdamW with a learning rate each for encoder, head and criteria; no decay on vectors."""
+    optimisation = run.config.optimisation
+    encoder = {id(parameter) for parameter in encoder_of(run.student).parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in run.distiller.named_parameters():
-        if name.startswith("projections."):
+        if name.startswith("terms."):
             rate = optimisation.projection_lr
         elif id(parameter) in encoder:
             rate = optimisation.encoder_lr
@@ -273,57 +294,59 @@ def new_optimizer(run: OpenRun, config: RunConfig) -> torch.optim.AdamW:
     )
 
 
-def _save(
-    folder: Path,
-    run: OpenRun,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-    progress: Progress,
-    workers: Workers,
-    is_best: bool = False,
-) -> None:
-    generators = workers.gather(random_state())
+@dataclass(frozen=True)
+class _State:
+    """Everything that a run needs to go on, in its checkpoints."""
 
-    def write() -> None:
-        if is_best:
-            save_state(folder / BEST, {"student": run.distiller.student.state_dict()})
-        save_state(
-            folder / LAST,
-            {
-                "config": asdict(run.config),
-                "fingerprint": run.fingerprint,
-                "distiller": run.distiller.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "progress": vars(progress),
-                "random": generators,
-            },
-        )
+    run: OpenRun
+    checkpoints: Checkpoints
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    workers: Workers
 
-    workers.on_rank_zero(write)
+    def save(self, progress: Progress, is_best: bool = False) -> None:
+        """Write it, on the first worker."""
+        run, generators = self.run, self.workers.gather(random_state())
 
+        def write() -> None:
+            if is_best:
+                self.checkpoints.save(BEST, {"student": run.student.state_dict()})
+            self.checkpoints.save(
+                LAST,
+                {
+                    "config": asdict(run.config),
+                    "fingerprint": run.fingerprint,
+                    "distiller": run.distiller.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "schedule": self.schedule.state_dict(),
+                    "progress": vars(progress),
+                    "random": generators,
+                },
+            )
 
-def _resume(
-    folder: Path,
-    run: OpenRun,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-    workers: Workers,
-) -> Progress:
-    state = load_state(folder / LAST)
-    for name, stored, own in (
-        ("settings", _deciding(structure(RunConfig, state["config"])), _deciding(run.config)),
-        ("notes", state.get("fingerprint"), run.fingerprint),
-    ):
-        if stored != own:
-            what = f"holds the checkpoint of a run with other {name}"
-            raise InputError(str(folder), what, "choose another --out")
-    run.distiller.load_state_dict(state["distiller"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    if len(state["random"]) == workers.size:
-        restore_random_state(state["random"][workers.rank])
-    return Progress(**state["progress"])
+        self.workers.on_rank_zero(write)
+
+    def load(self) -> Progress:
+        """Put everything back, and return how far the run was.
+
+        Raises:
+            InputError: it is another run's.
+        """
+        run, state = self.run, self.checkpoints.load(LAST)
+        stored = structure(RunConfig, state["config"])
+        for name, before, now in (
+            ("settings", _deciding(stored), _deciding(run.config)),
+            ("texts", state.get("fingerprint"), run.fingerprint),
+        ):
+            if before != now:
+                what = f"holds the checkpoint of a run with other {name}"
+                raise InputError(str(self.checkpoints), what, "choose another --out")
+        run.distiller.load_state_dict(state["distiller"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if len(state["random"]) == self.workers.size:
+            restore_random_state(state["random"][self.workers.rank])
+        return Progress(**state["progress"])
 
 
 def _deciding(config: RunConfig) -> RunConfig:

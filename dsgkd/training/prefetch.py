@@ -1,19 +1,21 @@
-"""How do batches reach the device without the device waiting for them?
+"""Batches on their way to the device, so that it does not wait for them.
 
-On a GPU, a thread assembles the next batches, looks up the stored teacher's states and puts them
+On a GPU, a thread assembles the next batches, looks up the stored teachers' states and puts them
 into page-locked memory, from which they are copied while the GPU computes. On a CPU a thread
 would only take time from the computation, so batches are assembled in turn.
 """
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from dsgkd.alignment.batches import Batch
+import torch
+
+from dsgkd.alignment.batch import Batch
+from dsgkd.distillation.teachers.source import RunTeacher
 from dsgkd.models.taps import WordStates
-from dsgkd.training.run import OpenRun
 
 T = TypeVar("T")
 
@@ -21,23 +23,32 @@ AHEAD = 3
 """Batches that wait ready."""
 
 
-def feed(run: OpenRun, batches: Iterable[Batch]) -> Iterator[tuple[Batch, WordStates | None]]:
-    """Yield batches and what the teacher says of their words, both on the run's device."""
-    teacher, on_gpu = run.teacher, run.device.type == "cuda"
+def prefetch(
+    batches: Iterable[Batch], teachers: Sequence[RunTeacher], device: torch.device
+) -> Iterator[tuple[Batch, list[WordStates]]]:
+    """Yield batches and each teacher's states of their words, all on the device."""
+    on_gpu = device.type == "cuda"
 
-    def assembled() -> Iterator[tuple[Batch, WordStates | None]]:
+    def assembled() -> Iterator[tuple[Batch, list[WordStates | None]]]:
         for batch in batches:
-            stored = teacher is not None and teacher.is_stored
-            taught = teacher.answers.word_states(batch) if teacher and stored else None
+            stored = [
+                teacher.provider.word_states(pair) if teacher.is_stored else None
+                for teacher, pair in zip(teachers, batch.pairs)
+            ]
             if on_gpu:
-                batch, taught = batch.pin_memory(), taught and taught.pin_memory()
-            yield batch, taught
+                batch = batch.pin_memory()
+                stored = [states and states.pin_memory() for states in stored]
+            yield batch, stored
 
-    for batch, taught in ahead(assembled(), AHEAD) if on_gpu else assembled():
-        batch, taught = batch.to(run.device), taught and taught.to(run.device)
-        if teacher is not None and not teacher.is_stored:
-            taught = teacher.answers.word_states(batch)
-        yield batch, taught
+    for batch, stored in ahead(assembled(), AHEAD) if on_gpu else assembled():
+        batch = batch.to(device)
+        yield (
+            batch,
+            [
+                states.to(device) if states else teacher.provider.word_states(pair)
+                for states, teacher, pair in zip(stored, teachers, batch.pairs)
+            ],
+        )
 
 
 def ahead(items: Iterable[T], count: int) -> Iterator[T]:

@@ -1,6 +1,6 @@
-"""Who else trains this model? One process, or several that share every batch.
+"""The processes that train one model together: one, or several that share every batch.
 
-The loop asks only these questions, so that it does not know whether Ray Train started it.
+The loop knows no more of them than this, so not whether Ray Train started them.
 """
 
 from collections.abc import Callable
@@ -47,12 +47,17 @@ class Workers:
         dist.all_gather_object(values, value)
         return values
 
-    def share(self, module: nn.Module, device: torch.device) -> nn.Module:
+    def wrap_ddp(
+        self, module: nn.Module, device: torch.device, uses_all_parameters: bool = True
+    ) -> nn.Module:
         """Return the module with its gradients averaged over the workers."""
         if self.size == 1:
             return module
         return DistributedDataParallel(
-            module, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+            module,
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            find_unused_parameters=not uses_all_parameters,
         )
 
     def on_rank_zero(self, action: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""How does a teacher read the texts that are missing from its store?
+"""A teacher's pass over the texts that are missing from its store.
 
 In chunks, each of which becomes one shard: whoever is killed loses the chunk under way, and the
 next pass asks for what is missing. Inside a chunk texts are read by length, without gradient.
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from dsgkd.alignment.batches import teacher_batches
-from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.alignment import Alignment
+from dsgkd.alignment.batch import teacher_batches
+from dsgkd.alignment.view import View
 from dsgkd.distillation.store.shard import write_shard
 from dsgkd.distillation.store.state_kinds import StateKind, bytes_needed, request_of
 from dsgkd.distillation.store.states import States
@@ -31,20 +32,21 @@ TOKENS_A_STEP = 8192
 """Tokens that the teacher reads at once."""
 
 
-def words_needed(notes: EncodedNotes, cs_max_len: int) -> Array:
-    """Return how many of the teacher's words are needed of each text, [notes] int64.
+def words_needed(alignment: Alignment, max_words: int) -> Array:
+    """Return how many of the teacher's words are needed of each text, [texts] int64.
 
-    They reach up to the last word that is transferred when at most `cs_max_len` are.
+    They reach up to the last word that is transferred when at most `max_words` are.
     """
-    counts = np.minimum(notes.words.lengths, cs_max_len)
-    last = np.maximum(notes.words.starts + counts - 1, 0)
-    if not len(notes.words.values):
-        return np.zeros(len(notes), np.int64)
-    return np.where(counts > 0, notes.words.values[last, 4] + 1, 0).astype(np.int64)
+    words = alignment.words
+    counts = np.minimum(words.lengths, max_words)
+    last = np.maximum(words.starts + counts - 1, 0)
+    if not len(words.values):
+        return np.zeros(len(words), np.int64)
+    return np.where(counts > 0, words.values[last, 4] + 1, 0).astype(np.int64)
 
 
 def chunks(
-    notes: EncodedNotes,
+    view: View,
     rows: Array,
     words: Array,
     parts: Sequence[StateKind],
@@ -52,10 +54,9 @@ def chunks(
     workers: int = 1,
 ) -> list[Array]:
     """Cut the rows of missing texts into chunks: one shard each, and some for every worker."""
-    assert notes.teacher is not None
     if not len(rows):
         return []
-    size = bytes_needed(parts, config, words[rows], notes.teacher.lengths[rows])
+    size = bytes_needed(parts, config, words[rows], view.lengths[rows])
     count = max(-(-size // SHARD_BYTES), 2 * workers if workers > 1 else 1)
     return [chunk for chunk in np.array_split(rows, min(count, len(rows))) if len(chunk)]
 
@@ -63,20 +64,20 @@ def chunks(
 @torch.inference_mode()
 def populate_chunk(
     states: States,
-    notes: EncodedNotes,
+    view: View,
     rows: Array,
     words: Array,
     parts: Sequence[StateKind],
     model: PreTrainedModel,
     autocast: bool,
 ) -> None:
-    """Let the teacher read some texts, and store what it says in one shard.
+    """Let the teacher read some texts, and store the result in one shard.
 
     Args:
         states: where to store it.
-        notes: the texts.
+        view: the teacher's view of the texts.
         rows: [chunk], which of them.
-        words: [notes], how many words of each are to be stored.
+        words: [texts], how many words of each are to be stored.
         parts: which states.
         model: the teacher.
         autocast: compute in bf16.
@@ -84,42 +85,42 @@ def populate_chunk(
     Raises:
         InputError: the shard cannot be written, or the model's attention cannot be read.
     """
-    assert notes.teacher is not None
     request = request_of(parts)
     gathered: dict[StateKind, list[Array]] = {part: [] for part in parts}
     order: list[Array] = []
-    for mine, side in teacher_batches(notes, rows, words, TOKENS_A_STEP):
+    for mine, side in teacher_batches(view, rows, words, TOKENS_A_STEP):
         side = side.to(model.device)
-        mask = side.spans[..., 1] > side.spans[..., 0]  # [batch, words]
+        mask = side.words.spans[..., 1] > side.words.spans[..., 0]  # [batch, words]
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
-            _, said = forward_with_taps(model, side, request)
+            _, (word_states,) = forward_with_taps(model, side, [(side.words, request)])
         order.append(mine)
         for part in parts:
-            gathered[part].append(_ragged(part, said, mask, side.attention_mask))
+            gathered[part].append(_ragged(part, word_states, mask, side.attention_mask))
     read = np.concatenate(order)
     path = write_shard(
         states.storage.folder,
         states.teacher,
-        notes.keys[read],
+        view.keys[read],
         words[read],
-        notes.teacher.lengths[read],
+        view.lengths[read],
         {part: np.concatenate(arrays) for part, arrays in gathered.items()},
     )
     states.storage.keep(path)
 
 
-def _ragged(part: StateKind, said: WordStates, mask: Tensor, tokens: Tensor) -> Array:
+def _ragged(part: StateKind, word_states: WordStates, mask: Tensor, tokens: Tensor) -> Array:
     """Drop the padding: [sum of sizes, width], the texts one after the other."""
     if part.kind == "hidden":
-        return said.hidden[part.layer][mask].half().cpu().numpy()
-    rows = said.attention[part.layer].movedim(1, -1)  # [batch, words, words or length, heads]
+        return word_states.hidden[part.layer][mask].half().cpu().numpy()
+    # [batch, words, words or length, heads]
+    rows = word_states.attention[part.layer].movedim(1, -1)
     columns = mask if part.kind == "words" else tokens.bool()
     return rows[mask[:, :, None] & columns[:, None, :]].half().cpu().numpy()
 
 
 def populate(
     states: States,
-    notes: EncodedNotes,
+    view: View,
     words: Array,
     parts: Sequence[StateKind],
     load: Callable[[], PreTrainedModel],
@@ -129,18 +130,18 @@ def populate(
 
     Processes that want the same at once wait for the first of them.
     """
-    if not len(states.missing(notes.keys, words, parts)):
+    if not len(states.missing(view.keys, words, parts)):
         return False
     states.storage.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with Lease(Location(states.storage.folder), ".filling.lock", wait=math.inf):
         states.reopen()
-        rows = states.missing(notes.keys, words, parts)
+        rows = states.missing(view.keys, words, parts)
         if not len(rows):
             return False
         for damaged in states.refused:
             states.storage.discard(damaged.path)
         model = load()
-        for chunk in chunks(notes, rows, words, parts, model.config):
-            populate_chunk(states, notes, chunk, words, parts, model, autocast)
+        for chunk in chunks(view, rows, words, parts, model.config):
+            populate_chunk(states, view, chunk, words, parts, model, autocast)
     states.reopen()
     return True

@@ -1,6 +1,6 @@
-"""What did a teacher say about the words of these texts?
+"""The stored states of one teacher, found by the text they were computed from.
 
-States are found by the key of all that the teacher read of a text (`EncodedNotes.keys`), never by
+States are found by the key of all that the teacher read of a text (`View.keys`), never by
 a position, so any order, split or copy of the notes finds its own. A text's first n words are
 stored: fewer are a prefix. A layer that was stored later lies in other shards.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dsgkd.alignment.batches import Batch
+from dsgkd.alignment.batch import Pair
 from dsgkd.distillation.store.shard import DamagedShard, Shard
 from dsgkd.distillation.store.shard_storage import ShardStorage
 from dsgkd.distillation.store.state_kinds import StateKind
@@ -100,22 +100,22 @@ class States:
             lacking |= ~self._index(part).find(keys, words)[1]
         return np.flatnonzero(lacking & (words > 0))
 
-    def read(self, batch: Batch, request: TapRequest) -> WordStates:
+    def read(self, pair: Pair, request: TapRequest) -> WordStates:
         """Return the states of a batch's words, in float32 on the batch's device.
 
         Raises:
             MissingStates: some are not stored.
             DamagedShard: some are not what was written.
         """
-        mask = batch.word_mask.cpu().numpy()  # [batch, words]
-        words = batch.teacher_words.cpu().numpy()  # [batch, words]
+        mask = pair.mask.cpu().numpy()  # [batch, words]
+        words = pair.positions.cpu().numpy()  # [batch, words]
         counts = np.where(mask, words + 1, 0).max(axis=1, initial=0)
-        wanted = _Wanted(batch.keys.cpu().numpy(), words, mask, counts)
-        length = batch.student.input_ids.shape[1]
+        wanted = _Wanted(pair.keys.cpu().numpy(), words, mask, counts)
+        length = pair.length
 
         def tensor(part: StateKind) -> torch.Tensor:
             states = torch.from_numpy(self._gather(part, wanted, length))
-            return states.to(batch.word_mask.device).float()
+            return states.to(pair.mask.device).float()
 
         return WordStates(
             {layer: tensor(StateKind("hidden", layer)) for layer in request.hidden_layers},

@@ -1,4 +1,4 @@
-"""What if teacher and text did not fit together? Each word is given the states of another word.
+"""A control teacher: each word is given the states of another word.
 
 A permutation control: every state of the real teacher is still there, and just once, so the mean,
 the scale and the whole marginal distribution of what a student is to reach are kept. Only which
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dsgkd.alignment.batches import Batch
+from dsgkd.alignment.batch import Pair
 from dsgkd.distillation.teachers.teacher import Teacher
 from dsgkd.models.taps import WordStates
 
@@ -21,7 +21,7 @@ _LAST = torch.iinfo(torch.int64).max
 
 @dataclass(frozen=True)
 class ShuffledTeacher:
-    """A teacher whose answers are dealt out to the wrong words.
+    """A teacher whose states are dealt out to the wrong words.
 
     Hidden states go round among all words of the batch (with several workers, of the worker's
     share), attention rows among the words of the same text. No word keeps its own where there
@@ -35,10 +35,10 @@ class ShuffledTeacher:
     seed: int
     """The run's."""
 
-    def word_states(self, batch: Batch) -> WordStates:
+    def word_states(self, pair: Pair) -> WordStates:
         """Return the teacher's states of the batch's words, each those of another word."""
-        states, mask = self.teacher.word_states(batch), batch.word_mask
-        scores = _scores(batch, self.seed)
+        states, mask = self.teacher.word_states(pair), pair.mask
+        scores = _scores(pair, self.seed)
         across = another(scores.flatten(), mask.flatten())  # [batch * words]
         within = another(scores, mask)[:, None, :, None]  # [batch, 1, words, 1]
         return WordStates(
@@ -75,15 +75,15 @@ def another(scores: Tensor, mask: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(-1, order, order.gather(-1, following))
 
 
-def _scores(batch: Batch, seed: int) -> Tensor:
+def _scores(pair: Pair, seed: int) -> Tensor:
     """Return a random non-negative number for each word of a batch, [batch, words] int64.
 
     Integers only, so that every device computes the same.
     """
-    texts, words = batch.word_mask.shape
-    device = batch.keys.device
+    texts, words = pair.mask.shape
+    device = pair.keys.device
     text = torch.arange(texts, device=device)
-    signature = _mixed(_mixed(batch.keys + _wrapped(seed * _GOLDEN)) + text).sum()
+    signature = _mixed(_mixed(pair.keys + _wrapped(seed * _GOLDEN)) + text).sum()
     place = torch.arange(texts * words, device=device).view(texts, words)
     return _mixed(_mixed(signature + place) + place) & (_LAST - 1)
 

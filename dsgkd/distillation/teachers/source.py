@@ -1,25 +1,23 @@
-"""Who answers for the teacher in a run: the model itself, or the store of its answers?
+"""The teachers of a run: which weights they have, and whether they are stored or live.
 
 A live teacher reads every batch of every epoch. A stored one read every training text once; runs
 that follow, with other weights, layers, seeds or students, read the same store.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from dsgkd.alignment.encoding import EncodedNotes
-from dsgkd.distillation.distiller import DistillationConfig
+from dsgkd.alignment.texts import EncodedTexts
+from dsgkd.distillation.config import DistillationConfig
 from dsgkd.distillation.store.populate import populate, words_needed
 from dsgkd.distillation.store.shard_storage import ShardStorage, StoreConfig
-from dsgkd.distillation.store.state_kinds import StateKind, bytes_needed, kinds_of
+from dsgkd.distillation.store.state_kinds import bytes_needed, kinds_of
 from dsgkd.distillation.store.states import States
 from dsgkd.distillation.teachers.teacher import LiveTeacher, StoredTeacher, Teacher
 from dsgkd.errors import InputError
@@ -37,7 +35,7 @@ live teacher (`make bench`, sections step and store)."""
 
 @dataclass(frozen=True)
 class TeacherSource:
-    """Everything that decides what a teacher says of a text."""
+    """Everything that decides a teacher's states of a text."""
 
     name: str
     """As the user gave it."""
@@ -106,37 +104,40 @@ def open_states(source: TeacherSource, store: StoreConfig, cache: Path) -> State
 
 @dataclass(frozen=True)
 class RunTeacher:
-    """The teacher of a run."""
+    """One teacher of a run."""
 
-    answers: Teacher
+    provider: Teacher
+    """Gives its states of the words of a batch."""
     store: StoreUse
     """`hit`: stored before; `miss`: stored for this run, in part or whole; `off`: live."""
     why: str
     """One line for the user."""
     states: States | None = None
-    """The store that answers."""
+    """The store that it reads."""
 
     @property
     def is_stored(self) -> bool:
-        """Whether it answers without a model, from the main memory."""
+        """Whether it gives states without a model, from the main memory."""
         return self.states is not None
 
 
 def open_teacher(
     source: TeacherSource,
     request: TapRequest,
-    notes: EncodedNotes,
+    texts: EncodedTexts,
+    position: int,
     distillation: DistillationConfig,
     epochs: int,
     store: StoreConfig,
     cache: Path,
 ) -> RunTeacher:
-    """Return the teacher of a run, stored or live, storing what is missing.
+    """Return one teacher of a run, stored or live, storing what is missing.
 
     Args:
         source: the teacher.
         request: what is asked of it.
-        notes: the training texts.
+        texts: those of the run's transfer set.
+        position: the teacher's among those for which the texts are encoded.
         distillation: of the run.
         epochs: of the run.
         store: where teachers are stored.
@@ -145,8 +146,9 @@ def open_teacher(
     Raises:
         InputError: a store was asked for and does not fit its budget, or the model cannot be used.
     """
-    words, parts = words_needed(notes, distillation.cs_max_len), kinds_of(request)
-    size = teacher_bytes(source.config, notes, words, parts)
+    view, kinds = texts.teachers[position], kinds_of(request)
+    words = words_needed(texts.alignments[position], distillation.max_transfer_words)
+    size = bytes_needed(kinds, source.config, words, view.lengths)
     kept, why = choose(distillation.teacher_store, size, store, epochs <= SHORT_RUN)
     if not words.any():
         kept, why = False, "live teacher: no text has a word to transfer"
@@ -154,18 +156,10 @@ def open_teacher(
         live = LiveTeacher(live_model(source), request, source.autocast)
         return RunTeacher(live, "off", why)
     states = open_states(source, store, cache)
-    repair = partial(populate, states, notes, words, parts, source.load, source.autocast)
+    repair = partial(populate, states, view, words, kinds, source.load, source.autocast)
     missed = repair()
     stored = StoredTeacher(states, request, repair)
     return RunTeacher(stored, "miss" if missed else "hit", why, states)
-
-
-def teacher_bytes(
-    config: PretrainedConfig, notes: EncodedNotes, words: np.ndarray, parts: Sequence[StateKind]
-) -> int:
-    """Return what a store of some parts takes for some texts, in bytes."""
-    assert notes.teacher is not None
-    return bytes_needed(parts, config, words, notes.teacher.lengths)
 
 
 def choose(wanted: str, size: int, store: StoreConfig, is_short: bool) -> tuple[bool, str]:

@@ -1,16 +1,14 @@
-"""How did each trial of an earlier study learn, and how long did it take over it?"""
+"""The learning curves of an earlier study's trials, and how long each epoch took."""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import pyarrow as pa
+from typing import Any
 
 from dsgkd.errors import InputError
 
-Rows: TypeAlias = pa.Table | Sequence[Mapping[str, Any]]
+Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -46,34 +44,36 @@ def curves(trials: Rows, metrics: Rows, objective: str, lower_is_better: bool) -
     Epochs of several attempts are joined. Trials without a single finished epoch are left out.
 
     Args:
-        trials: the ledger's table of that name, or its rows.
+        trials: rows of the ledger's table.
         metrics: the same.
-        objective: column of `metrics` by which trials are compared, on validation.
+        objective: measure by which trials are compared, on validation.
         lower_is_better: for the objective, such as a loss.
 
     Raises:
-        InputError: there is no such column, or not one finished epoch.
+        InputError: no trial has the measure, or not one finished an epoch.
     """
     sign = -1.0 if lower_is_better else 1.0
     attempts: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in _rows(trials):
+    for row in trials:
         if row["stage"] == "search":
             attempts[row["trial_id"]].append(row)
     epochs: dict[str, dict[tuple[int, int], dict[str, Any]]] = defaultdict(dict)
-    for row in _rows(metrics):
+    known = False
+    for row in metrics:
         if row["trial_id"] not in attempts or row["split"] not in ("train", "validation"):
             continue
         epoch = epochs[row["trial_id"]].setdefault((row["epoch"], row["attempt"]), {"seconds": 0.0})
         epoch["seconds"] += row.get("seconds") or 0.0
         if row["split"] == "validation":
-            if objective not in row:
-                raise InputError("ledger", f"no measure '{objective}'", "name one of its columns")
-            value = row[objective]
+            value = row.get("loss") if objective == "loss" else row["measures"].get(objective)
+            known |= value is not None
             epoch["score"] = math.nan if value is None else sign * value
     ordered = sorted(attempts.items(), key=lambda item: min(row["started_at"] for row in item[1]))
     found = [_curve(trial_id, rows, epochs[trial_id]) for trial_id, rows in ordered]
     if not any(curve.scores for curve in found):
         raise InputError("ledger", "no search trial finished an epoch", "choose another study")
+    if not known:
+        raise InputError("ledger", f"no measure '{objective}'", "name one of its measures")
     return [curve for curve in found if curve.scores]
 
 
@@ -108,7 +108,3 @@ def _curve(
         workers=workers,
         gpus=gpu / busy * workers if busy else 0.0,
     )
-
-
-def _rows(table: Rows) -> list[Mapping[str, Any]]:
-    return table.to_pylist() if isinstance(table, pa.Table) else list(table)

@@ -19,9 +19,11 @@ from dsgkd.data.world import (
     WorldConfig,
     english_corpus,
     familiarity,
+    glossary,
     korean_corpus,
     labelled_notes,
     terms,
+    unlabelled_notes,
 )
 from dsgkd.errors import InputError
 
@@ -91,6 +93,28 @@ def test_the_same_world_is_made_in_another_process() -> None:
         [sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True
     )
     assert there.stdout.strip() == here
+
+
+def test_the_texts_of_a_world_stay_what_they_were() -> None:
+    made = [english_corpus(SMALL), korean_corpus(SMALL), labelled_notes(SMALL).to_pylist()]
+    digests = [hashlib.sha256(repr(texts).encode()).hexdigest()[:16] for texts in made]
+    assert digests == ["8bff2fc856690568", "1358fe44be8ff160", "1b94325dc1f68bdd"]
+
+
+def test_unlabelled_notes_are_others_of_the_same_kind(notes: pa.Table) -> None:
+    made = unlabelled_notes(WORLD)
+    assert len(made) == len(set(made)) == WORLD.unlabelled
+    assert not set(made) & set(notes["text"].to_pylist())
+    wordless = [not re.search("[A-Za-z]", text) for text in made]
+    assert np.mean(wordless) == pytest.approx(WORLD.wordless_share, abs=0.02)
+    known, words = set(glossary(WORLD)), Counter(re.findall("[a-z]+", "\n".join(made)))
+    assert known <= words.keys()
+    assert unlabelled_notes(replace(WORLD, unlabelled=0)) == []
+    assert unlabelled_notes(replace(WORLD, knowledge=0.0)) == made
+
+
+def test_the_glossary_is_the_terms(severity: dict[str, float]) -> None:
+    assert glossary(WORLD) == list(severity)
 
 
 def test_another_seed_makes_another_world() -> None:
@@ -262,7 +286,7 @@ def test_the_parts_of_a_term_tell_its_severity_as_far_as_morphology_goes() -> No
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("terms", 10), ("english_sentences", 100), ("positive_share", 1.0), ("test_notes", 0)],
+    [("terms", 10), ("english_sentences", 100)],
 )
 def test_an_impossible_world_is_refused_in_one_line(name: str, value: Any) -> None:
     with pytest.raises(InputError, match=name) as error:
