@@ -18,13 +18,12 @@ the difference between `mlkd` and the controls.
         --student kobert --teacher cbert --teacher bio_roberta --use-gpu --out /shared/studies
 """
 
-from dsgkd.study.search.config import PruningConfig, SearchConfig
-
 from dsgkd.cli.study import main
 from dsgkd.distillation.config import DistillationConfig
 from dsgkd.models.config import StudentConfig
 from dsgkd.models.names import is_built_here
 from dsgkd.study.config import ConfirmationConfig, StudyConfig
+from dsgkd.study.search.config import PruningConfig, SearchConfig
 from dsgkd.study.search.space import SearchSpace
 from dsgkd.training.config import OptimisationConfig, RunConfig
 

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from dsgkd.data.transfer_set import SYNTHETIC
 from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.names import CORPUS_PREFIX
@@ -11,8 +12,8 @@ from dsgkd.training.config import RunConfig
 
 
 def absolute(path: str) -> str:
-    """Return a local path in full; nothing and a URI stay as they are."""
-    if not path or "://" in path:
+    """Return a local path in full; nothing, a URI and the synthetic texts stay as they are."""
+    if not path or "://" in path or path == SYNTHETIC:
         return path
     return os.path.abspath(os.path.expanduser(path))
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -129,6 +129,13 @@ class StudyConfig:
         if not self.location.is_remote:
             return self.location.folder
         return local_scratch(self.location.path())
+
+    @property
+    def teacher_store(self) -> StoreConfig:
+        """Where teachers are stored: unless told otherwise, in the cache that machines share."""
+        if self.store.folder or not self.shared_cache:
+            return self.store
+        return replace(self.store, folder=Location(self.shared_cache).child("teachers").root)
 
     @property
     def shared_cache(self) -> str:

@@ -5,28 +5,17 @@ All methods share these seeds, so that differences can be paired by seed.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.history import TrialHistory
-from dsgkd.study.search.search import Candidate, Search
-from dsgkd.training.config import RunConfig
+from dsgkd.study.search.search import Search
+from dsgkd.study.spec import PlannedTrial
 
 FIRST_SEED = 1000
 """Seeds of confirmation begin so far above the study's."""
 _ORDER = ("baseline", "method", "control")
-
-
-@dataclass(frozen=True)
-class PlannedTrial:
-    """A trial that is known before its stage begins."""
-
-    stage: str
-    method: str
-    trial_id: str
-    run: RunConfig
-    parent: str = ""
 
 
 def confirmation(config: StudyConfig, search: Search) -> Iterator[PlannedTrial]:
@@ -51,7 +40,7 @@ def runs_by_searched_method(config: StudyConfig) -> Counter[str]:
     return runs
 
 
-def winners(config: StudyConfig, search: Search) -> dict[str, list[Candidate]]:
+def winners(config: StudyConfig, search: Search) -> dict[str, list[PlannedTrial]]:
     """Return the configurations that are confirmed, by method, the baseline first.
 
     A control that was not searched is given the best configurations of distillation.

@@ -4,8 +4,9 @@ The ledger is the truth: the search's journal and the pruning record are brought
 what is read here.
 """
 
+import itertools
 from collections import defaultdict
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,6 +33,10 @@ class TrialHistory:
     """Epoch -> validation score, more is better."""
     epochs: int
     """Epochs whose figures are in the ledger, without a gap."""
+    epoch_seconds: dict[int, float]
+    """Epoch -> seconds of training and evaluation."""
+    opening: float
+    """Seconds of the last attempt outside its epochs."""
     values: dict[str, float]
     """Name -> value of the objectives and constraints."""
     parameters: dict[str, dict[str, Any]]
@@ -55,31 +60,53 @@ def read_history(
     for row in ledger.rows("trials"):
         attempts[row["trial_id"]].append(row)
     scores: dict[str, dict[int, float]] = defaultdict(dict)
-    epochs: dict[str, set[int]] = defaultdict(set)
-    for row in ledger.rows("metrics", "trial_id", "epoch", "split", "loss", "measures"):
+    seconds: dict[str, dict[tuple[int, int], float]] = defaultdict(dict)
+    for row in ledger.rows("metrics"):
+        trial_id, epoch = row["trial_id"], row["epoch"]
         if row["split"] == "validation":
-            epochs[row["trial_id"]].add(row["epoch"])
             value = ((row["measures"] or {}) | {"loss": row["loss"]}).get(objective)
             if value is not None:
-                scores[row["trial_id"]][row["epoch"]] = improvement(value, direction)
-    trials = {}
-    for trial_id, rows in attempts.items():
-        last = max(rows, key=lambda row: row["attempt"])
-        trials[trial_id] = TrialHistory(
-            trial_id=trial_id,
-            method=last["method"] or "",
-            stage=last["stage"],
-            state=last["state"],
-            parent=last["parent"] or "",
-            attempts=last["attempt"],
-            scores=dict(sorted(scores[trial_id].items())),
-            epochs=_without_gap(epochs[trial_id]),
-            values=last["objectives"] or {},
-            parameters=last["parameters"] or {},
-            seconds=sum(row["worker_seconds"] or 0.0 for row in rows),
-            row=last,
-        )
-    return dict(sorted(trials.items(), key=lambda item: item[1].row["started_at"]))
+                scores[trial_id][epoch] = improvement(value, direction)
+        if row["split"] in ("train", "validation"):
+            key = (row["attempt"], epoch)
+            seconds[trial_id][key] = seconds[trial_id].get(key, 0.0) + (row["seconds"] or 0.0)
+    trials = [
+        _history(trial_id, rows, scores[trial_id], seconds[trial_id])
+        for trial_id, rows in attempts.items()
+    ]
+    trials.sort(key=lambda trial: min(row["started_at"] for row in attempts[trial.trial_id]))
+    return {trial.trial_id: trial for trial in trials}
+
+
+def _history(
+    trial_id: str,
+    rows: list[dict[str, Any]],
+    scores: dict[int, float],
+    seconds: dict[tuple[int, int], float],
+) -> TrialHistory:
+    last = max(rows, key=lambda row: row["attempt"])
+    by_epoch: dict[int, float] = {}
+    for (_, epoch), spent in sorted(seconds.items()):
+        # A later attempt may name an epoch again, without what it cost.
+        by_epoch[epoch] = spent or by_epoch.get(epoch, 0.0)
+    own = sum(spent for (attempt, _), spent in seconds.items() if attempt == last["attempt"])
+    whole = (last["worker_seconds"] or 0.0) / (last["workers"] or 1)
+    return TrialHistory(
+        trial_id=trial_id,
+        method=last["method"] or "",
+        stage=last["stage"],
+        state=last["state"],
+        parent=last["parent"] or "",
+        attempts=last["attempt"],
+        scores=dict(sorted(scores.items())),
+        epochs=next(count for count in itertools.count() if count + 1 not in by_epoch),
+        epoch_seconds=by_epoch,
+        opening=max(0.0, whole - own),
+        values=last["objectives"] or {},
+        parameters=last["parameters"] or {},
+        seconds=sum(row["worker_seconds"] or 0.0 for row in rows),
+        row=last,
+    )
 
 
 def close_lost(ledger: Ledger, past: Mapping[str, TrialHistory]) -> None:
@@ -95,10 +122,3 @@ def close_lost(ledger: Ledger, past: Mapping[str, TrialHistory]) -> None:
                 "ended_at": min(ended, datetime.now(UTC)),
             }
             ledger.write("trials", [row], f"{trial.trial_id}-{trial.attempts}")
-
-
-def _without_gap(epochs: Container[int]) -> int:
-    count = 0
-    while count + 1 in epochs:
-        count += 1
-    return count

@@ -11,6 +11,20 @@ LINK = "link"
 
 
 @dataclass(frozen=True)
+class PlannedTrial:
+    """What is to be run, before it is known where and as which attempt."""
+
+    stage: str
+    method: str
+    trial_id: str
+    run: RunConfig
+    parent: str = ""
+    """As in `TrialSpec`."""
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """As in `TrialSpec`."""
+
+
+@dataclass(frozen=True)
 class TrialSpec:
     """One attempt at a trial."""
 
@@ -48,7 +62,7 @@ class TrialSpec:
     keep_model: bool = False
     """Whether the trained student is kept."""
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What the search drew: name -> value and distribution."""
+    """What the search drew: name -> value and distribution, enough for another Optuna study."""
     known_epochs: int = 0
     """Epochs whose figures earlier attempts have reported."""
     workers: int = 1

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from dsgkd.data.config import SEALED, SPLITS
 from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.callbacks.ledger import LedgerCallback
-from dsgkd.study.callbacks.progress import StageInfo, progress, with_past
+from dsgkd.study.callbacks.progress import progress
 from dsgkd.study.config import StudyConfig
-from dsgkd.study.confirmation import PlannedTrial, confirmation, runs_by_searched_method, unread
+from dsgkd.study.confirmation import confirmation, runs_by_searched_method, unread
 from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetCallback, Reserve
 from dsgkd.study.dispatcher import Stage
@@ -22,7 +22,8 @@ from dsgkd.study.names import restored
 from dsgkd.study.objectives import Constraint, direction_of
 from dsgkd.study.search.pruning import PruningCallback
 from dsgkd.study.search.search import Search
-from dsgkd.study.spec import LINK, TrialSpec
+from dsgkd.study.spec import LINK, PlannedTrial, TrialSpec
+from dsgkd.study.status.status import lines_of, stage_before
 from dsgkd.study.test_access import TestAccess
 from dsgkd.training.opening import open_table
 from dsgkd.training.recipe import links_of
@@ -88,18 +89,17 @@ class Stages:
         config, objective = self._config, self._config.run.selection.objective
         kept = [objective, *config.search.objectives]
         kept += [Constraint.parse(text).name for text in config.search.constraints]
-        info = StageInfo(
-            study=config.name,
-            stage=stage.name,
-            total=stage.total,
-            done=stage.done,
-            measure=objective,
-            epochs=config.run.optimisation.epochs,
-            direction=direction_of(objective, config.run.task.measures),
-            price_per_gpu_hour=config.budget.price_per_gpu_hour,
-        )
         ledger, names = self._manifest.ledger, self._manifest.names
-        with progress(with_past(info, ledger), self._console, self._live) as shown:
+        before = stage_before(
+            config.name,
+            stage.name,
+            (objective, direction_of(objective, config.run.task.measures)),
+            config.run.optimisation.epochs,
+            (stage.total, stage.done),
+            lines_of(ledger.rows("trials")),
+            config.budget.price_per_gpu_hour,
+        )
+        with progress(before, self._console, self._live) as shown:
             # The ledger first: whatever is decided on a report, the report is there.
             recorded = LedgerCallback(ledger, kept, names.public)
             stage.callbacks = (recorded, *stage.callbacks, self._budget, *shown, *callbacks)
@@ -130,10 +130,7 @@ class Stages:
     def _searched(self, search: Search, pruning: PruningCallback) -> Iterator[TrialSpec]:
         """Yield what the search asks for, but for trials whose fate was already decided."""
         while (candidate := search.ask()) is not None:
-            planned = PlannedTrial("search", candidate.method, candidate.trial_id, candidate.run)
-            spec = replace(
-                spec_of(self._config, self._manifest, planned), parameters=candidate.parameters
-            )
+            spec = spec_of(self._config, self._manifest, candidate)
             if pruning.should_stop(spec):
                 self._end_cut_off(search, pruning, spec)
             else:
@@ -211,7 +208,7 @@ def spec_of(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial)
 def _spec(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial) -> TrialSpec:
     cluster, past = config.cluster, manifest.past.get(planned.trial_id)
     kept_in = planned.parent if planned.stage == "test" else planned.trial_id
-    own_teacher, store = "", config.store
+    own_teacher, store = "", config.teacher_store
     if config.arms[planned.method].weights == "random" and planned.stage == "control":
         # Weights that no other trial has.
         own_teacher = str(config.scratch / "trials" / planned.trial_id / "teacher")
@@ -224,6 +221,7 @@ def _spec(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial) -
         method=planned.method,
         run=planned.run,
         parent=planned.parent,
+        parameters=planned.parameters,
         folder=config.location.child(f"trials/{kept_in}").root,
         cache=str(config.cache),
         shared_cache=config.shared_cache,

@@ -260,7 +260,7 @@ class Study:
         def planned(teacher: str, weights: TeacherWeights) -> StoredTeacherPlan:
             return plan(
                 *(config.run, config.space, teacher, weights, layers),
-                *(config.cache, config.store, config.shared_cache),
+                *(config.cache, config.teacher_store, config.shared_cache),
             )
 
         plans = [planned(teacher, "pretrained") for teacher in config.single_teachers]
@@ -279,7 +279,7 @@ class Study:
         # Confirmation draws other random teachers, which are gone with their trial.
         size = sum(sizes) + concurrent * max(sizes)
         stored, why = choose(
-            run.distillation.teacher_store, size, self.config.store, is_short=False
+            run.distillation.teacher_store, size, self.config.teacher_store, is_short=False
         )
         self.console.print(why)
         use: TeacherStore = "stored" if stored else "live"

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from dsgkd.configuration import structure
 from dsgkd.errors import InputError
-from dsgkd.training.pretraining_config import PretrainingConfig
 from dsgkd.study.config import StudyConfig
 from dsgkd.training.config import RunConfig, paper_preset
+from dsgkd.training.pretraining_config import PretrainingConfig
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,10 @@ class _Link:
         self.next_trial = self._noting(dispatcher.next_trial)
         self.receive = self._noting(dispatcher.receive)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune writes its hooks down to be restored; a study is restored from its ledger."""
+        return {}
+
     def _noting(self, method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         @wraps(method)
         def noted(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
@@ -182,10 +186,6 @@ class CallbackAdapter(tune.Callback):
 
     def __init__(self, link: _Link, clock: Callable[[], Any]) -> None:
         self._link, self._clock = link, clock
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune writes itself down to be restored; a study is restored from its ledger."""
-        return {}
 
     def _send(self, trial: TuneTrial, message: Message) -> None:
         self._link.receive(trial.config["spec"], message, self._clock())

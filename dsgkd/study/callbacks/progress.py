@@ -14,69 +14,30 @@ from rich.console import ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.segment import Segment
 
-from dsgkd.ledger import Ledger
 from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.console import Console
 from dsgkd.study.messages import Charge, EpochFinished, TrialEnded, TrialFinished
 from dsgkd.study.spec import TrialSpec
 from dsgkd.study.status.hyperparameters import settings_of
-from dsgkd.study.status.status import ENDED, LINK, StageStatus, TrialLine, ended_trials, lines_of
+from dsgkd.study.status.status import ENDED, LINK, StageStatus, TrialLine, ended_trials
 from dsgkd.study.status.status_table import table
 
 HEARTBEAT = 20.0
 """Seconds of silence after which a line says that work goes on."""
 
 
-@dataclass(frozen=True)
-class StageInfo:
-    """What is known of a stage before its first trial starts."""
-
-    study: str
-    """Its name."""
-    stage: str
-    total: int
-    """Trials of the stage."""
-    done: int
-    """Trials of the stage that ended before this session."""
-    measure: str
-    """The validation measure that chooses weights and configurations."""
-    epochs: int
-    """The most that a trial may run."""
-    direction: str = "maximise"
-    """Or `minimise` the measure."""
-    price_per_gpu_hour: float = 0.0
-    """In the user's currency; 0: no price was given."""
-    worker_hours: float = 0.0
-    """Spent by the study before."""
-    gpu_hours: float = 0.0
-    """Spent by the study before."""
-    earlier: tuple[TrialLine, ...] = ()
-    """This stage's attempts of earlier sessions; their cost is part of what was spent before."""
-
-
-def with_past(info: StageInfo, ledger: Ledger) -> StageInfo:
-    """Return what is known of a stage with what the ledger knows of the study until now."""
-    lines = lines_of(ledger.rows("trials"))
-    return replace(
-        info,
-        worker_hours=sum(line.worker_seconds for line in lines) / 3600,
-        gpu_hours=sum(line.gpu_seconds for line in lines) / 3600,
-        earlier=tuple(line for line in lines if line.shown_in == info.stage),
-    )
-
-
 @contextmanager
 def progress(
-    info: StageInfo, console: Console, live: bool = True
+    before: StageStatus, console: Console, live: bool = True
 ) -> Iterator[Sequence[TrialCallback]]:
     """Show how a stage goes: a live table on a terminal, else plain lines.
 
     Args:
-        info: the stage.
+        before: the stage before its first trial of this session.
         console: takes the lines.
         live: False: plain lines on a terminal too.
     """
-    status = StatusCallback(info)
+    status = StatusCallback(before)
     shown = Live(
         _Drawing(status),
         console=Terminal(),
@@ -89,10 +50,10 @@ def progress(
             raise OSError
         shown.start(refresh=True)
     except OSError:
-        yield [Progress(info, console)]
+        yield [Progress(before, console)]
         return
     try:
-        yield [status, Progress(info, console, heartbeat=math.inf)]
+        yield [status, Progress(before, console, heartbeat=math.inf)]
     finally:
         with suppress(OSError, ValueError):  # the terminal may be gone by now
             shown.stop()
@@ -132,13 +93,8 @@ class _Drawing:
 class StatusCallback(TrialCallback):
     """Keeps the status of a stage."""
 
-    def __init__(self, info: StageInfo) -> None:
-        # Whoever ran what still counts as running is gone: this session runs the study now.
-        earlier = [
-            replace(line, state="preempted") if line.state == "running" else line
-            for line in info.earlier
-        ]
-        self._info = replace(info, earlier=tuple(earlier))
+    def __init__(self, before: StageStatus) -> None:
+        self._before = before
         self._lines: dict[tuple[str, int], TrialLine] = {}
 
     def on_start(self, spec: TrialSpec, at: datetime) -> None:
@@ -158,7 +114,7 @@ class StatusCallback(TrialCallback):
             started=at,
             ended=None,
             reason="",
-            shown_in=self._info.stage,
+            shown_in=self._before.stage,
         )
 
     def on_epoch(self, spec: TrialSpec, epoch: EpochFinished, charge: Charge) -> None:
@@ -178,20 +134,14 @@ class StatusCallback(TrialCallback):
 
     def read(self) -> StageStatus:
         """Return how the stage stands now."""
-        info, ours = self._info, tuple(self._lines.copy().values())
-        before = {line.trial_id for line in info.earlier if line.state in ENDED}
-        return StageStatus(
-            study=info.study,
-            stage=info.stage,
-            measure=info.measure,
-            direction=info.direction,
-            epochs=info.epochs,
-            total=info.total,
-            done=info.done + ended_trials(line for line in ours if line.trial_id not in before),
-            trials=info.earlier + ours,
-            worker_seconds=info.worker_hours * 3600 + sum(line.worker_seconds for line in ours),
-            gpu_seconds=info.gpu_hours * 3600 + sum(line.gpu_seconds for line in ours),
-            price_per_gpu_hour=info.price_per_gpu_hour,
+        before, ours = self._before, tuple(self._lines.copy().values())
+        ended = {line.trial_id for line in before.trials if line.state in ENDED}
+        return replace(
+            before,
+            done=before.done + ended_trials(line for line in ours if line.trial_id not in ended),
+            trials=before.trials + ours,
+            worker_seconds=before.worker_seconds + sum(line.worker_seconds for line in ours),
+            gpu_seconds=before.gpu_seconds + sum(line.gpu_seconds for line in ours),
             at=datetime.now(UTC),
         )
 
@@ -202,9 +152,9 @@ class Progress(TrialCallback):
     The lines suit a terminal and a job's log alike: no colours, no cursor movements.
     """
 
-    def __init__(self, info: StageInfo, console: Console, heartbeat: float = HEARTBEAT) -> None:
-        self._info, self._console, self._heartbeat = info, console, heartbeat
-        self._done = info.done
+    def __init__(self, before: StageStatus, console: Console, heartbeat: float = HEARTBEAT) -> None:
+        self._stage, self._console, self._heartbeat = before, console, heartbeat
+        self._done = before.done
         self._running: dict[str, int] = {}
         self._spoke = time.monotonic()
 
@@ -235,5 +185,5 @@ class Progress(TrialCallback):
         self._line("  ".join(parts))
 
     def _line(self, text: str) -> None:
-        self._console.print(f"{self._info.stage:<8} {self._done:>3}/{self._info.total:<3} {text}")
+        self._console.print(f"{self._stage.stage:<8} {self._done:>3}/{self._stage.total:<3} {text}")
         self._spoke = time.monotonic()

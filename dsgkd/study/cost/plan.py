@@ -10,6 +10,7 @@ from dsgkd.study.cost.curves import curves
 from dsgkd.study.cost.estimate import Estimate, StudyShape, estimate_lines
 from dsgkd.study.cost.profile import time_methods
 from dsgkd.study.cost.replay_table import replay_lines
+from dsgkd.study.history import read_history
 from dsgkd.study.objectives import direction_of
 from dsgkd.study.preparation.teachers import StoredTeacherPlan
 from dsgkd.training.config import RunConfig
@@ -37,7 +38,7 @@ def print_estimate(
     timed = {arm.method: arm.applied(given) for arm in arms}
     cluster, confirmation = config.cluster, config.confirmation
     costs = time_methods(
-        *(timed, config.cache, config.store, cluster.resources),
+        *(timed, config.cache, config.teacher_store, cluster.resources),
         *(cluster.workers_per_trial, config.shared_cache),
     )
     stored = plans if run.distillation.teacher_store == "stored" else ()
@@ -61,8 +62,8 @@ def print_replays(config: StudyConfig, ledger: Ledger, console: Console) -> None
     that would have cost and found.
     """
     objective = config.run.selection.objective
-    lower = direction_of(objective, config.run.task.measures) == "minimise"
-    played = curves(ledger.rows("trials"), ledger.rows("metrics"), objective, lower)
+    direction = direction_of(objective, config.run.task.measures)
+    played = curves(read_history(ledger, objective, direction).values())
     console.print()
     for line in replay_lines(played, config.pruning, price=config.budget.price_per_gpu_hour):
         console.print(line)

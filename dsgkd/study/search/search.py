@@ -8,9 +8,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json
@@ -24,19 +22,8 @@ from dsgkd.study.objectives import Constraint, direction_of, judged
 from dsgkd.study.search.config import ParameterPoint, SearchConfig
 from dsgkd.study.search.sampling import Suggest, fitting, grid, new_sampler
 from dsgkd.study.search.studies import STATES, MethodStudies, violations
-from dsgkd.study.spec import TrialSpec
+from dsgkd.study.spec import PlannedTrial, TrialSpec
 from dsgkd.training.config import RunConfig
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A configuration to try."""
-
-    trial_id: str
-    method: str
-    run: RunConfig
-    parameters: dict[str, dict[str, Any]]
-    """Searched name -> value and distribution, enough to put it into another Optuna study."""
 
 
 class Search(TrialCallback):
@@ -101,7 +88,7 @@ class Search(TrialCallback):
         points = [fitting(self._suggest, method, point) for point in given]
         return [point for at, point in enumerate(points) if point and point not in points[:at]]
 
-    def ask(self) -> Candidate | None:
+    def ask(self) -> PlannedTrial | None:
         """Return the next configuration, the methods taking turns; None when all is asked.
 
         Raises:
@@ -136,7 +123,7 @@ class Search(TrialCallback):
             self._config.sampler, seed, violations if self._config.constraints else None
         )
 
-    def _candidate(self, method: str, trial: Trial) -> Candidate:
+    def _candidate(self, method: str, trial: Trial) -> PlannedTrial:
         trial_id = _name(method, trial.number)
         run = self._suggest(trial, method)
         self._asked[trial_id] = trial
@@ -147,7 +134,7 @@ class Search(TrialCallback):
             }
             for name, value in trial.params.items()
         }
-        return Candidate(trial_id, method, run, parameters)
+        return PlannedTrial("search", method, trial_id, run, parameters=parameters)
 
     def _count(self, method: str) -> int:
         trials = self._studies[method].get_trials(deepcopy=False)
@@ -176,13 +163,13 @@ class Search(TrialCallback):
             self._ended[spec.method] += 1
             self._studies.tell(self._asked[spec.trial_id], end.state, values)
 
-    def best(self, method: str, count: int = 1) -> list[Candidate]:
+    def best(self, method: str, count: int = 1) -> list[PlannedTrial]:
         """Return the best complete configurations of a method, best first."""
         found = []
         for frozen in self._studies.best(method, count):
             fixed = optuna.trial.FixedTrial(frozen.params)
             run = self._suggest(fixed, method)  # type: ignore[arg-type]
-            found.append(Candidate(_name(method, frozen.number), method, run, {}))
+            found.append(PlannedTrial("search", method, _name(method, frozen.number), run))
         return found
 
 

@@ -163,5 +163,5 @@ def test_one_mapping_serves_all_teachers_or_each_has_its_own():
     uniform, last = LayerMapping.parse("uniform"), LayerMapping.parse("last-2")
     assert [c.mapping for c in BOTH.choices] == [uniform, uniform]
     assert [c.mapping for c in replace(BOTH, mapping="uniform;last-2").choices] == [uniform, last]
-    with pytest.raises(InputError, match="^layer mapping: 3 for 2 teachers: give one, or one for"):
+    with pytest.raises(InputError, match=r"^layer mapping: 3 for 2 teachers: give one, or one for"):
         replace(BOTH, mapping="uniform;last-2;last-1")

@@ -16,13 +16,15 @@ from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
 from dsgkd.models.export import load_student
 from dsgkd.models.fingerprint import fingerprint
+from dsgkd.study.backends.ray_train import RayTrainBackend
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig
 from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetConfig
-from dsgkd.study.dispatcher import Stage
+from dsgkd.study.dispatcher import Dispatcher, Stage
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.preparation.teachers import plan, store_teacher
 from dsgkd.study.search.config import PruningConfig
+from dsgkd.study.spec import PlannedTrial
 from dsgkd.study.stages import spec_of
 from dsgkd.study.study import Study
 from dsgkd.training.opening import open_table

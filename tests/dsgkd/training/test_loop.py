@@ -230,7 +230,10 @@ def test_a_run_does_not_go_on_with_other_notes(
 
     with pytest.raises(InputError, match="a run with other texts"):
         next(
-            train(open_run(replace(config, data=DataConfig(path=str(changed))), cache), tmp_path / "run")
+            train(
+                open_run(replace(config, data=DataConfig(path=str(changed))), cache),
+                tmp_path / "run",
+            )
         )
 
 
@@ -461,9 +464,7 @@ def test_other_seeds_draw_other_heads_orders_and_random_teachers(
     control = {"distillation": random_weights, "teacher": "teacher"}
     one, two = (open_run(make_config(**control, seed=seed), cache) for seed in (1, 2))
 
-    assert not torch.equal(
-        one.student.classifier.weight, two.student.classifier.weight
-    )
+    assert not torch.equal(one.student.classifier.weight, two.student.classifier.weight)
     models = [run.teachers[0].provider.model for run in (one, two)]
     teachers = [model.embeddings.word_embeddings.weight for model in models]
     assert not torch.equal(*teachers)
@@ -506,7 +507,9 @@ def test_the_papers_preset_runs_from_end_to_end_with_texts_of_one_length(
     assert all(student == teacher for student, teacher in shapes)
     assert not list(run.distiller.terms.parameters())
     assert results[-1].step == 2
-    assert results[-1].validation["threshold"] == pytest.approx(20 / 41)  # the share of urgent notes
+    assert results[-1].validation["threshold"] == pytest.approx(
+        20 / 41
+    )  # the share of urgent notes
     assert all(value > 0 for value in results[-1].weighted.values())
 
 

@@ -38,7 +38,7 @@ def forget():
     teachers.open_states.cache_clear()
 
 
-@pytest.mark.parametrize("form", ["standard", "paper", "shuffled"])
+@pytest.mark.parametrize("form", ["standard", "paper", "shuffled", "two teachers"])
 def test_stored_and_live_teacher_train_the_same_student(form, make_config, cache, tmp_path):
     found = {}
     for kind in ("live", "stored"):
@@ -47,13 +47,17 @@ def test_stored_and_live_teacher_train_the_same_student(form, make_config, cache
             config = make_config("long-student", "long-teacher", {"teacher_store": kind})
             config = paper_preset(config)
             config = replace(config, optimisation=replace(config.optimisation, epochs=2))
+        if form == "two teachers":
+            terms = TERMS | {"teacher_store": kind, "mapping": "uniform;last-1+emb"}
+            config = make_config("still-student", "teacher+long-teacher", terms)
         if form == "shuffled":
             config = replace(config, distillation=replace(config.distillation, shuffled=True))
         run = open_run(config, cache, StoreConfig(str(tmp_path / "store")))
         results = list(train(run, Checkpoints(tmp_path / kind)))
         weights = Checkpoints(tmp_path / kind).load(BEST)["student"]
         found[kind] = ([result.weighted for result in results], weights)
-        assert run.teachers[0].store == ("off" if kind == "live" else "miss")
+        assert {t.store for t in run.teachers} == {"off" if kind == "live" else "miss"}
+        assert len(run.teachers) == 1 + (form == "two teachers")
     for live, stored in zip(found["live"][0], found["stored"][0], strict=True):
         assert stored == pytest.approx(live, rel=1e-3)
     for name, weight in found["live"][1].items():

@@ -15,10 +15,10 @@ from dsgkd.study.backends.ray_train import RayTrainBackend
 from dsgkd.study.backends.tune import TuneBackend
 from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.config import ClusterConfig
-from dsgkd.study.confirmation import PlannedTrial
 from dsgkd.study.dispatcher import Dispatcher, Stage
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.messages import TrialFailed
+from dsgkd.study.spec import PlannedTrial
 from dsgkd.study.stages import spec_of
 from dsgkd.study.trial import trial_steps
 from dsgkd.training.workers import Workers

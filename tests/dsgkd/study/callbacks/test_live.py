@@ -16,10 +16,11 @@ import pytest
 from trial_events import EPOCHS, charge, ended, make_epoch, make_spec, play
 
 from dsgkd.study.callbacks import progress as module
-from dsgkd.study.callbacks.progress import Progress, StageInfo, progress
+from dsgkd.study.callbacks.progress import Progress, progress
 from dsgkd.study.console import Console
+from dsgkd.study.status.status import stage_before
 
-INFO = StageInfo("demo", "search", 9, 0, "auroc", EPOCHS)
+INFO = stage_before("demo", "search", ("auroc", "maximise"), EPOCHS, (9, 0), ())
 
 
 def session(last: BaseException | None = None) -> None:

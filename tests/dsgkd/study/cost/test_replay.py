@@ -8,6 +8,7 @@ from dsgkd.ledger import Ledger
 from dsgkd.study.cost.curves import Curve, curves
 from dsgkd.study.cost.replay import replay
 from dsgkd.study.cost.replay_table import replay_lines
+from dsgkd.study.history import read_history
 from dsgkd.study.search.config import PruningConfig
 
 NONE = PruningConfig("none")
@@ -154,17 +155,16 @@ def test_curves_are_read_from_the_ledger_and_attempts_are_joined(tmp_path):
         Curve("search-mlkd-000", "mlkd", (-0.5, -0.75), (12.0, 12.0), True, 8.0, gpus=0.5),
         Curve("search-mlkd-001", "mlkd", (-0.9,), (12.0,), False, 3.0, gpus=0.5),
     ]
-    assert curves(trials, metrics, "loss", lower_is_better=True) == expected
     ledger = Ledger(tmp_path)
     ledger.write("trials", trials, "all")
     ledger.write("metrics", metrics, "all")
-    tables = (ledger.rows("trials"), ledger.rows("metrics"))
-    assert curves(*tables, "loss", lower_is_better=True) == expected
-    assert curves(*tables, "brier", lower_is_better=True)[0].scores == (-0.25, -0.375)
-    with pytest.raises(InputError, match="no measure"):
-        curves(*tables, "applause", lower_is_better=False)
+    assert curves(read_history(ledger, "loss", "minimise").values()) == expected
+    by_brier = curves(read_history(ledger, "brier", "minimise").values())
+    assert by_brier[0].scores == (-0.25, -0.375)
+    with pytest.raises(InputError, match="no trial has the objective"):
+        curves(read_history(ledger, "applause").values())
     with pytest.raises(InputError, match="no search trial"):
-        curves(trials, [], "loss", lower_is_better=True)
+        curves([])
 
 
 @pytest.fixture

@@ -15,15 +15,21 @@ from trial_events import EPOCHS, ended, make_epoch, make_spec, play
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
 from dsgkd.study.callbacks.ledger import LedgerCallback
-from dsgkd.study.callbacks.progress import StageInfo, StatusCallback, with_past
+from dsgkd.study.callbacks.progress import StatusCallback
 from dsgkd.study.status.hyperparameters import settings_of
-from dsgkd.study.status.status import StageStatus, TrialLine, read_status
+from dsgkd.study.status.status import StageStatus, TrialLine, lines_of, read_status, stage_before
 from dsgkd.study.status.status_table import WIDTH, duration, fitting, heading, hours, plain, table
 from dsgkd.study.test_access import TestAccess
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATER = datetime.now(UTC) + timedelta(hours=1)
-INFO = StageInfo("demo", "search", 9, 0, "auroc", EPOCHS, price_per_gpu_hour=2.0)
+INFO = stage_before("demo", "search", ("auroc", "maximise"), EPOCHS, (9, 0), (), 2.0)
+
+
+def before(ledger, stage="search", done=0):
+    """A stage as a session finds it in the ledger."""
+    lines = lines_of(ledger.rows("trials"))
+    return stage_before("demo", stage, ("auroc", "maximise"), EPOCHS, (9, done), lines, 2.0)
 
 
 @pytest.fixture
@@ -172,7 +178,7 @@ def test_a_study_that_stands_still_says_why_and_guesses_no_time():
 def test_earlier_sessions_count_once(ledger):
     play([LedgerCallback(ledger)])
     read = read_status(ledger).stage
-    kept = StatusCallback(with_past(replace(INFO, done=4), ledger))
+    kept = StatusCallback(before(ledger, done=4))
     assert without_clock(kept.read()) == without_clock(replace(read, trials=kept.read().trials))
     assert not kept.read().running
     assert kept.read().best == pytest.approx({"mlkd": 0.74, "plain": 0.64})
@@ -186,11 +192,11 @@ def test_earlier_sessions_count_once(ledger):
 
 def test_a_later_stage_knows_what_was_spent_and_shows_its_own_trials(ledger):
     play([LedgerCallback(ledger)])
-    info = with_past(replace(INFO, stage="confirm"), ledger)
-    assert info.earlier == ()
-    assert info.worker_hours * 3600 == pytest.approx(151)
+    stage = before(ledger, "confirm")
+    assert stage.trials == ()
+    assert stage.worker_seconds == pytest.approx(151)
     LedgerCallback(ledger).on_start(make_spec(0, stage="control"), NOW)
-    assert len(with_past(info, ledger).earlier) == 1
+    assert len(before(ledger, "confirm").trials) == 1
 
 
 def test_the_stage_begun_last_is_shown_and_all_are_paid(ledger):
