@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from dsgkd.data.sources import DataConfig
-from dsgkd.distillation.distiller import DistillationConfig
+from dsgkd.distillation.config import DistillationConfig
 from dsgkd.models.student import StudentConfig
-from dsgkd.training.run import OptimisationConfig, RunConfig, SelectionConfig
+from dsgkd.training.config import OptimisationConfig, RunConfig, SelectionConfig
 
 POSITIONS = 64
 SPECIAL = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"]  # RoBERTa's order: padding is 1
@@ -150,10 +150,11 @@ def make_config(notes_csv: Path, zoo: Path) -> Callable[..., RunConfig]:
             epochs=3, batch_size=8, encoder_lr=2e-3, classifier_lr=5e-3, precision="fp32"
         )
         run = RunConfig(
-            data=DataConfig(str(notes_csv)),
+            data=DataConfig(path=str(notes_csv)),
             student=StudentConfig(str(zoo / student)),
             distillation=DistillationConfig(
-                str(zoo / teacher) if teacher else "", **distillation or {}
+                "+".join(str(zoo / name) for name in teacher.split("+") if name),
+                **distillation or {},
             ),
             optimisation=replace(short, **optimisation or {}),
             selection=SelectionConfig(**selection or {}),

@@ -11,12 +11,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from dsgkd.alignment.batches import Batch
+from dsgkd.alignment.batch import Batch
 from dsgkd.errors import InputError
-from dsgkd.storage.checkpoint import load_state, save_state
+from dsgkd.storage.checkpoint import Checkpoints, load_state, save_state
 from dsgkd.training import loop
+from dsgkd.training.config import RunConfig
 from dsgkd.training.loop import LAST, DivergedError, EpochResult, train
-from dsgkd.training.run import RunConfig, open_run
+from dsgkd.training.opening import OpenRun, open_run
 
 Scenario = Callable[[RunConfig, Path, Path], None]
 
@@ -24,14 +25,14 @@ Scenario = Callable[[RunConfig, Path, Path], None]
 def outcome(config: RunConfig, cache: Path, folder: Path) -> None:
     """Train, and write down what each worker saw and what its weights are at the end."""
     run = open_run(config, cache)
-    results = [vars(result) for result in train(run, folder)]
+    results = [vars(result) for result in train(run, Checkpoints(folder))]
     rank = dist.get_rank() if dist.is_initialized() else 0
     save_state(folder / f"seen-{rank}", {"results": results, **run.distiller.state_dict()})
 
 
 def interrupted(config: RunConfig, cache: Path, folder: Path) -> None:
     """Die at the fifth batch of the second epoch, and go on in the same processes."""
-    original, seen = loop.training_batches, 0
+    original, seen = loop._batches, 0
 
     def batches(*args: Any, **kwargs: Any) -> Iterator[Batch]:
         nonlocal seen
@@ -41,10 +42,10 @@ def interrupted(config: RunConfig, cache: Path, folder: Path) -> None:
                 raise MemoryError
             yield batch
 
-    loop.training_batches = batches
+    loop._batches = batches
     with pytest.raises(MemoryError):
-        list(train(open_run(config, cache), folder))
-    loop.training_batches = original
+        list(train(open_run(config, cache), Checkpoints(folder)))
+    loop._batches = original
     outcome(config, cache, folder)
 
 
@@ -53,13 +54,23 @@ def full_disk(config: RunConfig, cache: Path, folder: Path) -> None:
     folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file where the folder should be")
     with pytest.raises(InputError):
-        list(train(open_run(config, cache), folder))
+        list(train(open_run(config, cache), Checkpoints(folder)))
 
 
 def diverging(config: RunConfig, cache: Path, folder: Path) -> None:
-    wild = replace(config.optimisation, classifier_lr=1e36, warmup_share=0.0)
+    original = loop.new_optimizer
+
+    def wild(run: OpenRun) -> torch.optim.AdamW:
+        optimizer = original(run)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e36
+        return optimizer
+
+    loop.new_optimizer = wild
+    still = replace(config, optimisation=replace(config.optimisation, warmup_share=0.0))
     with pytest.raises(DivergedError):
-        list(train(open_run(replace(config, optimisation=wild), cache), folder))
+        list(train(open_run(still, cache), Checkpoints(folder)))
+    loop.new_optimizer = original
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -124,7 +135,8 @@ def read(folder: Path, rank: int) -> tuple[list[dict[str, Any]], dict[str, torch
 def compared(result: dict[str, Any]) -> dict[str, float]:
     """Everything in a result that has to be the same on any number of workers."""
     timeless = {k: v for k, v in result.items() if "second" not in k}
-    return timeless.pop("train") | timeless.pop("validation") | timeless
+    timeless |= {f"raw_{name}": value for name, value in timeless.pop("raw").items()}
+    return timeless.pop("weighted") | timeless.pop("validation") | timeless
 
 
 @pytest.mark.parametrize("scenario", ["outcome", "interrupted"])
@@ -145,9 +157,9 @@ def test_two_workers_reach_the_losses_measures_and_weights_of_one(
 def test_the_terms_that_are_compared_are_not_zero(alone: Path) -> None:
     results, weights = read(alone / "outcome", 0)
 
-    assert all(value > 0 for value in results[0]["train"].values())
-    assert results[0]["train"] != results[-1]["train"]
-    assert any(name.startswith("projections") for name in weights)
+    assert all(value > 0 for value in results[0]["weighted"].values())
+    assert results[0]["weighted"] != results[-1]["weighted"]
+    assert any("projections" in name for name in weights)
 
 
 def test_an_interruption_changes_nothing_on_two_workers(together: Path) -> None:
