@@ -142,6 +142,7 @@ class FixedMix:
         self._rows = {name: rows for name, rows in self._rows.items() if len(rows)}
         self._first = next(iter(self._rows), "")
         self.weights = {name: float(weights.get(name, 1.0)) for name in self._rows}
+        self._current = dict(self.weights)  # of the pass that the state is in
         self._pass, self._begins = 0, 0
         self._taken = dict.fromkeys(self._rows, 0.0)
         self._batches: list[Array] | None = None
@@ -159,7 +160,7 @@ class FixedMix:
             self._begins += self.steps
             self._taken = {name: now + self._share(name) for name, now in self._taken.items()}
             self._pass += 1
-            self._batches = None
+            self._current, self._batches = dict(self.weights), None
         if self._batches is None:
             self._batches = self._plan()
         return self._batches[step - self._begins]
@@ -168,24 +169,25 @@ class FixedMix:
         """Do nothing: the proportions are fixed."""
 
     def state(self) -> dict[str, Any]:
-        """Return weights, and where each source stands at the begin of the pass."""
+        """Return the pass, where each source stands at its begin, its weights, and the next's."""
         return {
             "pass": self._pass,
             "begins": self._begins,
             "taken": dict(self._taken),
+            "current": dict(self._current),
             "weights": dict(self.weights),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on with that state."""
         self._pass, self._begins = state["pass"], state["begins"]
-        self._taken, self.weights = dict(state["taken"]), dict(state["weights"])
-        self._batches = None
+        self._taken, self._current = dict(state["taken"]), dict(state["current"])
+        self.weights, self._batches = dict(state["weights"]), None
 
     def _share(self, name: str) -> float:
         """Return how many texts of a source a pass takes, as a fraction."""
         first = self._first
-        return len(self._rows[first]) * self.weights[name] / self.weights[first]
+        return len(self._rows[first]) * self._current[name] / self._current[first]
 
     def _counts(self) -> dict[str, int]:
         return {

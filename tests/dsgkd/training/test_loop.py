@@ -1,7 +1,6 @@
 import json
-import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from watched_runs import assert_same_weights, disturb, facts, watch, weights
 
 from dsgkd.alignment.batch import Batch
 from dsgkd.data.sources import SEALED, SPLITS, DataConfig
@@ -19,43 +19,10 @@ from dsgkd.tasks.measures import measures
 from dsgkd.training import loop
 from dsgkd.training.config import RunConfig, paper_preset
 from dsgkd.training.evaluation import Evaluation, predict
-from dsgkd.training.loop import BEST, LAST, DivergedError, EpochResult, restore_best, train
+from dsgkd.training.loop import BEST, LAST, DivergedError, restore_best, train
 from dsgkd.training.opening import OpenRun, open_run
 
 MakeConfig = Callable[..., RunConfig]
-
-
-def weights(run: OpenRun) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in run.distiller.state_dict().items()}
-
-
-def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    assert first.keys() == second.keys()
-    different = [name for name in first if not torch.equal(first[name], second[name])]
-    assert not different
-
-
-def facts(results: list[EpochResult]) -> list[dict[str, Any]]:
-    """What the epochs brought, without the time they took."""
-    return [
-        replace(r, seconds=0.0, evaluation_seconds=0.0, examples_per_second=0.0).__dict__
-        for r in results
-    ]
-
-
-def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[Batch], None]) -> list[int]:
-    """Show every training batch to `see` before its step; return from which step each epoch went."""
-    starts: list[int] = []
-    original = loop._batches
-
-    def batches(run: OpenRun, sampler: Any, first: int, *args: Any) -> Iterator[Batch]:
-        starts.append(first)
-        for batch in original(run, sampler, first, *args):
-            see(batch)
-            yield batch
-
-    monkeypatch.setattr(loop, "_batches", batches)
-    return starts
 
 
 def script(monkeypatch: pytest.MonkeyPatch, **series: list[float]) -> None:
@@ -70,13 +37,6 @@ def script(monkeypatch: pytest.MonkeyPatch, **series: list[float]) -> None:
         return replace(found, measured=found.measured | values)
 
     monkeypatch.setattr(loop, "evaluate_validation", scripted)
-
-
-def disturb() -> None:
-    """Draw from every generator, as another run in the same process would."""
-    torch.manual_seed(99)
-    np.random.seed(99)
-    random.seed(99)
 
 
 def test_the_loss_falls_on_an_easy_task(
