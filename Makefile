@@ -1,15 +1,20 @@
-# make study   see a study run on the embedded default
-# make test    lint, type-check and test
-# make bench   measure what docs/performance.md reports; ONLY=step,store chooses sections
-# make install the set-up that both depend on; TORCH_INDEX chooses a build of torch, for instance
-#              make install TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# make install   the set-up that the others depend on; TORCH_INDEX chooses a build of torch:
+#                make install TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# make study     a study of the embedded synthetic world, from search to test
+# make check     what to run before a commit: linter, types, contracts, quick tests (under a minute)
+# make test      what CI runs: `make check` with all tests (under ten minutes)
+# make bench     the measurements of docs/performance.md; ONLY=step,store chooses sections
+# make graph     docs/architecture.svg, the import graph of the floors
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+JOBS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes share the cores better than the threads of each of them would.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal
 
-.PHONY: install study test bench lint clean
+.PHONY: install study check test bench graph lint clean
 
 install: $(VENV)/.installed
 
@@ -26,16 +31,25 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 study: install
 	$(BIN)/python studies/mlkd_search.py --test
 
+check: lint
+	$(PARALLEL) -m "not ray and not slow"
+
+# Tests that start a Ray have the machine to themselves.
 test: lint
-	$(BIN)/python -m pytest
+	$(PARALLEL) -m "not ray"
+	$(BIN)/python -m pytest -m ray
 
 bench: install
 	$(BIN)/python tests/benchmarks/run.py $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
+
+graph: install
+	$(BIN)/python docs/architecture.py
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

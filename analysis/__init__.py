@@ -1,4 +1,4 @@
-"""What did a study find? Reads the ledger and nothing else.
+"""What a study found, from its ledger and nothing else.
 
     import analysis
     results = analysis.load("runs/my-study")
@@ -9,12 +9,12 @@ Needs pandas and pyarrow; scipy and matplotlib are imported where they are used.
 `Results`, tables from `analysis.summary`, figures from `analysis.plots`.
 """
 
-from analysis.results import NewerLedger, NotALedger, Results, load
+from analysis.results import Results, load
 from analysis.summary import best, compare, confirmed, differences
 from analysis.terminal import report
+from dsgkd.ledger import NotALedger
 
 __all__ = [
-    "NewerLedger",
     "NotALedger",
     "Results",
     "best",

@@ -1,37 +1,38 @@
-"""How does it look? Functions from data frames to matplotlib figures.
+"""Figures: functions from data frames to matplotlib figures.
 
-    figure = plots.learning_curves(results.metrics, results.trials)
+    figure = plots.learning_curves(results.metrics, results.trials, "auroc")
     figure.savefig("curves.png", dpi=150)
 
 Colours are those of Okabe and Ito, told apart with any colour vision; methods differ in their
 markers too. Figures belong to the caller: nothing is registered with pyplot.
 """
 
-import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.summary import BASELINE, CONTROLS, final_attempts
+from analysis.summary import ROLES, final_attempts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PALETTE = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
-_MARKERS = ("o", "^", "v", "P", "X")
-_STYLE = {
-    BASELINE: ("#404040", "s"),
-    **dict(zip(CONTROLS, (("#D55E00", "D"), ("#E69F00", "d"), ("#8C3F00", "p")), strict=True)),
+_STYLES = {
+    "baseline": (("#404040", "s"), ("#808080", "s")),
+    "method": (
+        ("#0072B2", "o"),
+        ("#009E73", "^"),
+        ("#CC79A7", "v"),
+        ("#56B4E9", "P"),
+        ("#F0E442", "X"),
+    ),
+    "control": (("#D55E00", "D"), ("#E69F00", "d"), ("#8C3F00", "p")),
 }
 _UPPER = frozenset({"auroc", "auprc", "ece", "f1"})
 
 
-def learning_curves(
-    metrics: pd.DataFrame, trials: pd.DataFrame, measure: str = "auroc"
-) -> "Figure":
-    """Training loss and a validation measure by epoch: one line per trial, coloured by method.
+def learning_curves(metrics: pd.DataFrame, trials: pd.DataFrame, measure: str) -> "Figure":
+    """Draw training loss and a validation measure by epoch: one line per trial, coloured by method.
 
     Trials that were pruned, failed or pre-empted are drawn thin and end with a cross.
     """
@@ -40,7 +41,7 @@ def learning_curves(
         ["study_id", "trial_id", "epoch", "split"], keep="last"
     )
     chosen = final_attempts(trials)
-    style = _styles(chosen.method)
+    style = _styles(chosen)
     for panel, split, column in ((axes[0], "train", "loss"), (axes[1], "validation", measure)):
         rows = last[(last.split == split) & last[column].notna()].sort_values("epoch")
         for key, line in rows.groupby(["study_id", "trial_id"]):
@@ -62,14 +63,14 @@ def learning_curves(
     return figure
 
 
-def methods(runs: pd.DataFrame, measure: str = "auroc", split: str = "test") -> "Figure":
-    """One point per seed and the mean of each method; grey lines join the runs of one seed.
+def methods(runs: pd.DataFrame, measure: str, split: str = "test") -> "Figure":
+    """Draw one point per seed and the mean of each method; grey lines join the runs of one seed.
 
     `runs` is the frame of `analysis.confirmed`.
     """
     figure, (panel,) = _figure(1)
     column = f"{split}_{measure}"
-    style = _styles(runs.method)
+    style = _styles(runs)
     place = {method: number for number, method in enumerate(style)}
     for _, pair in runs.groupby("seed"):
         pair = pair.assign(place=pair.method.map(place)).sort_values("place")
@@ -88,13 +89,13 @@ def methods(runs: pd.DataFrame, measure: str = "auroc", split: str = "test") -> 
 
 
 def search_history(
-    trials: pd.DataFrame, measure: str = "auroc", smaller_is_better: bool = False
+    trials: pd.DataFrame, measure: str = "objective", smaller_is_better: bool = False
 ) -> "Figure":
-    """The objective of each search trial in the order they started, and the best so far."""
+    """Draw the objective of each search trial in the order they started, and the best so far."""
     figure, (panel,) = _figure(1)
     search = final_attempts(trials)
     search = search[search.stage == "search"].sort_values("started_at").reset_index(drop=True)
-    style = _styles(search.method)
+    style = _styles(search)
     for method, (colour, marker) in style.items():
         own = search[(search.method == method) & search.objective.notna()]
         done = own[own.state == "complete"]
@@ -113,19 +114,19 @@ def search_history(
     return figure
 
 
-def parameter(trials: pd.DataFrame, name: str, measure: str = "auroc") -> "Figure":
-    """The objective against one hyperparameter over the complete search trials.
+def parameter(trials: pd.DataFrame, name: str, measure: str = "objective") -> "Figure":
+    """Draw the objective against one setting over the complete search trials.
 
-    `name` is a column of the trials or a key in their `other`. Positive numbers that crowd
+    Positive numbers that crowd
     at the small end (median below a quarter of the largest) get a logarithmic axis; texts become
     categories.
     """
     figure, (panel,) = _figure(1)
     done = final_attempts(trials)
     done = done[(done.stage == "search") & (done.state == "complete")]
-    values = done[name] if name in done else done.other.map(lambda text: _of_json(text, name))
-    done = done.assign(value=values).dropna(subset=["value", "objective"]).sort_values("value")
-    style = _styles(done.method)
+    done = done.assign(value=done.get(name)).dropna(subset=["value", "objective"])
+    done = done.sort_values("value")
+    style = _styles(done)
     numeric = pd.to_numeric(done.value, errors="coerce")
     if numeric.notna().all():
         done = done.assign(value=numeric.astype(float))
@@ -160,16 +161,14 @@ def _whole_numbers(panel: "Axes") -> None:
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _styles(found: Iterable[Any]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each method: the baseline first, controls last."""
-    names = {str(name) for name in found}
-    others = sorted(names - _STYLE.keys())
-    free = {
-        name: (_PALETTE[number % len(_PALETTE)], _MARKERS[number % len(_MARKERS)])
-        for number, name in enumerate(others)
+def _styles(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Return colour and marker of each method: the baseline first, controls last."""
+    found = rows.dropna(subset="method").drop_duplicates("method").sort_values("method")
+    return {
+        name: _STYLES[role][number % len(_STYLES[role])]
+        for role in ROLES
+        for number, name in enumerate(found[found.role == role].method)
     }
-    order = [BASELINE, *others, *CONTROLS]
-    return {name: _STYLE.get(name) or free[name] for name in order if name in names}
 
 
 def _legend(figure: "Figure", style: dict[str, tuple[str, str]], lines: bool = False) -> None:
@@ -192,8 +191,3 @@ def _legend(figure: "Figure", style: dict[str, tuple[str, str]], lines: bool = F
 
 def _name(measure: str) -> str:
     return measure.upper() if measure in _UPPER else measure.replace("_", " ")
-
-
-def _of_json(text: Any, name: str) -> Any:
-    values = json.loads(text) if isinstance(text, str) else None
-    return values.get(name) if isinstance(values, dict) else None

@@ -1,26 +1,18 @@
-"""What does the terminal show at the end of a study? Plain text, at most 100 columns wide."""
+"""The report at the end of a study: plain text, at most 100 columns wide."""
 
-import json
 import textwrap
 from typing import Any
 
 import pandas as pd
 
-from analysis.results import Results
+from analysis.results import Results, settings
 from analysis.summary import (
-    BASELINE,
-    HYPERPARAMETERS,
-    LOWER_IS_BETTER,
-    MEASURES,
     MINIMUM_PAIRS,
     best,
     compare,
-    controls,
     differences,
     final_attempts,
-    objective,
-    readings,
-    without_seals,
+    is_minimised,
 )
 
 WIDTH = 100
@@ -28,12 +20,12 @@ WIDTH = 100
 
 
 def report(results: Results) -> str:
-    """The whole result as plain text: configurations, methods, differences, verdict and cost."""
+    """Return the whole result as text: configurations, methods, differences, verdict and cost."""
     sections = []
     names = results.studies.drop_duplicates("study_id").set_index("study_id")["name"]
     for study_id, name in names.fillna(names.index.to_series()).items():
         study, title = str(study_id), f"Study {name}"
-        measure = objective(results, study)
+        measure = results.objective(study)
         sections += [title, "=" * len(title), ""]
         sections += [*_configurations(results, study, measure), ""]
         sections += [*_methods(results, study, measure), ""]
@@ -49,33 +41,29 @@ def _configurations(results: Results, study_id: str, measure: str) -> list[str]:
     found = found[found.study_id == study_id]
     if found.empty:
         return ["No trial of the search is complete yet."]
-    sense = "lower" if measure in LOWER_IS_BETTER else "higher"
+    sense = "lower" if is_minimised(results, study_id) else "higher"
     lines = [
         f"Best configuration of each method in the search (validation {measure}, {sense} is better)"
     ]
     width = max(len(method) for method in found.method)
     for row in found.to_dict("records"):
         head = f"  {row['method']:<{width}}  {row['objective']:.3f}  "
-        text = ", ".join([f"trial {row['trial_id']}", *_settings(row)])
+        text = ", ".join([f"trial {row['trial_id']}", *_settings(row, settings(results.trials))])
         lines += textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
     return lines
 
 
-def _settings(row: dict[Any, Any]) -> list[str]:
-    """The hyperparameters of a trial as name=value, without the missing ones."""
-    settings = {name: row[name] for name in HYPERPARAMETERS if name != "other"}
-    if isinstance(row["other"], str):
-        others = json.loads(row["other"])
-        settings |= others if isinstance(others, dict) else {}
+def _settings(row: dict[Any, Any], names: list[str]) -> list[str]:
+    """Return the settings of a trial as name=value, without the missing ones."""
     return [
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in settings.items()
-        if not (value is None or value is pd.NA or value != value)
+        f"{name}={row[name]:.3g}" if isinstance(row[name], float) else f"{name}={row[name]}"
+        for name in names
+        if not pd.isna(row[name])
     ]
 
 
 def _methods(results: Results, study_id: str, measure: str) -> list[str]:
-    measures = [measure, *(name for name in MEASURES if name != measure)]
+    measures = list(results.measures(study_id))
     frame = compare(results, measures)
     frame = frame[frame.study_id == study_id]
     if frame.empty:
@@ -97,7 +85,7 @@ def _spread(mean: float, sd: float) -> str:
 
 
 def _table(frame: pd.DataFrame) -> list[str]:
-    """A text table: the first column to the left, the others to the right, as many as fit."""
+    """Return a text table: the first column to the left, others to the right, as many as fit."""
     lines = [""] * (len(frame) + 1)
     for number, name in enumerate(frame.columns):
         cells = [name, *frame[name]]
@@ -117,7 +105,7 @@ def _differences(results: Results, study_id: str, measure: str) -> list[str]:
         frame = differences(results, measure, split)
     frame = frame[frame.study_id == study_id]
     if frame.empty:
-        return [f"No claim can be made: no method was confirmed beside {BASELINE}."]
+        return ["No claim can be made: no method was confirmed beside a baseline."]
     lines = [f"Differences paired by seed ({split} {measure}, 95 % interval over seeds)"]
     rows = frame.to_dict("records")
     names = [f"{row['method']} - {row['against']}" for row in rows]
@@ -127,37 +115,41 @@ def _differences(results: Results, study_id: str, measure: str) -> list[str]:
         mean = f"{row['mean']:+.3f}" if row["pairs"] else "-"
         seeds = f"{row['pairs']} seed{'' if row['pairs'] == 1 else 's'}"
         lines.append(f"  {name:<{width}}  {mean}  {bounds}  {seeds}")
-    for method in frame[~frame.method.isin(controls(results))].method.unique():
+    controls = frame[frame.role == "control"].against.unique()
+    for method in frame[~frame.method.isin(controls)].method.unique():
         lines += textwrap.wrap(verdict(frame[frame.method == method]), WIDTH)
     return lines
 
 
 def verdict(rows: pd.DataFrame) -> str:
-    """What may be said about one method, given its rows of `differences`.
+    """Return what may be said about one method, given its rows of `differences`.
 
     "Better" needs an interval that excludes zero; domain knowledge is credited only where the
     teacher also beats every control that was run.
     """
-    found = {row["against"]: row for row in rows.to_dict("records")}
-    first = next(iter(found.values()))
-    method, where = first["method"], f"{first['split']} {first['measure']}"
-    pairs = min(row["pairs"] for row in found.values())
+    found = rows.to_dict("records")
+    method, where = found[0]["method"], f"{found[0]['split']} {found[0]['measure']}"
+    pairs = min(row["pairs"] for row in found)
     if pairs < MINIMUM_PAIRS:
         seeds = f"{pairs} paired seed{'' if pairs == 1 else 's'}"
         return f"No claim can be made about {method}: {seeds}, at least {MINIMUM_PAIRS} are needed."
-    effect = _effect(found[BASELINE]) if BASELINE in found else None
-    sentence = {
-        1: f"{method} is better than {BASELINE} on {where}: the interval excludes zero.",
-        0: f"{method} and {BASELINE} cannot be told apart on {where}: the interval includes zero.",
-        -1: f"{method} is worse than {BASELINE} on {where}: the interval excludes zero.",
-        None: f"{method} was not compared with {BASELINE}.",
-    }[effect]
-    effects = {name: _effect(row) for name, row in found.items() if name != BASELINE}
-    return f"{sentence} {_credit(effects)}"
+    said = {
+        1: "{0} is better than {1} on {2}: the interval excludes zero.",
+        0: "{0} and {1} cannot be told apart on {2}: the interval includes zero.",
+        -1: "{0} is worse than {1} on {2}: the interval excludes zero.",
+    }
+    sentences = [
+        said[_effect(row)].format(method, row["against"], where)
+        for row in found
+        if row["role"] == "baseline"
+    ]
+    sentences = sentences or [f"{method} was not compared with a baseline."]
+    effects = {row["against"]: _effect(row) for row in found if row["role"] == "control"}
+    return " ".join([*sentences, _credit(effects)])
 
 
 def _credit(effects: dict[str, int]) -> str:
-    """Whether a gain may be credited to what the teacher knows, given the effect by control."""
+    """Say whether a gain may be credited to what the teacher knows, given the effect by control."""
     if not effects:
         return "Without a control no gain can be credited to the teacher."
     by_effect = {
@@ -179,16 +171,15 @@ def _credit(effects: dict[str, int]) -> str:
 
 
 def _effect(row: dict[Any, Any]) -> int:
-    """1 for better, -1 for worse, 0 where the interval includes zero."""
+    """Return 1 for better, -1 for worse, 0 where the interval includes zero."""
     sign = int(row["low"] > 0) - int(row["high"] < 0)
-    return -sign if row["measure"] in LOWER_IS_BETTER else sign
+    return -sign if row["direction"] == "minimise" else sign
 
 
 def _test_split(results: Results, study_id: str) -> list[str]:
-    """How often the test split was read: whoever reads the figures has to know."""
-    found = readings(results)
-    found = found[found.study_id == study_id]
-    dates = [f"{moment:%Y-%m-%d}" for moment in found.started_at]
+    """Say how often the test split was read: whoever reads the figures has to know."""
+    found = results.test_reads[results.test_reads.study_id == study_id]
+    dates = [f"{moment:%Y-%m-%d}" for moment in found.opened_at]
     if found.empty:
         read = results.metrics[results.metrics.study_id == study_id].split == "test"
         text = "read, but nothing says when" if read.any() else "sealed: not read yet"
@@ -198,16 +189,15 @@ def _test_split(results: Results, study_id: str) -> list[str]:
     else:
         text = (
             f"read {len(found)} times ({', '.join(dates)}): figures are those of the first reading"
+            " of each model"
         )
-        text += " of each model"
-    if (found.state == "running").any():
+    if found.closed_at.isna().any():
         text += "; the last reading is not finished"
     return textwrap.wrap(f"Test split: {text}.", WIDTH)
 
 
 def _cost(results: Results, study_id: str) -> list[str]:
-    attempts = without_seals(results.trials)
-    attempts = attempts[attempts.study_id == study_id]
+    attempts = results.trials[results.trials.study_id == study_id]
     states = final_attempts(attempts).state.value_counts()
     counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
     text = f"Trials: {states.sum()} ({counts})"

@@ -93,12 +93,15 @@ class EncodedTexts:
         if len(parts) == 1:
             return parts[0]
         teachers = range(len(parts[0].teachers))
+        ends = np.cumsum([len(part.source_names) for part in parts])
         return cls(
             np.concatenate([part.example_ids for part in parts]),
             np.concatenate([part.group_ids for part in parts]),
             np.concatenate([part.labels for part in parts]),
             np.concatenate([part.splits for part in parts]),
-            np.concatenate([np.full(len(part), at, np.int64) for at, part in enumerate(parts)]),
+            np.concatenate(
+                [end - len(part.source_names) + part.sources for end, part in zip(ends, parts)]
+            ),
             tuple(name for part in parts for name in part.source_names),
             View.joined([part.student for part in parts]),
             tuple(View.joined([part.teachers[at] for part in parts]) for at in teachers),

@@ -142,7 +142,7 @@ class FixedMix:
         self._rows = {name: rows for name, rows in self._rows.items() if len(rows)}
         self._first = next(iter(self._rows), "")
         self.weights = {name: float(weights.get(name, 1.0)) for name in self._rows}
-        self._current = dict(self.weights)  # of the pass that the state is in
+        self._in_force = dict(self.weights)  # in the pass of the state
         self._pass, self._begins = 0, 0
         self._taken = dict.fromkeys(self._rows, 0.0)
         self._batches: list[Array] | None = None
@@ -159,8 +159,9 @@ class FixedMix:
         while step >= self._begins + self.steps:
             self._begins += self.steps
             self._taken = {name: now + self._share(name) for name, now in self._taken.items()}
+            self._in_force = dict(self.weights)
             self._pass += 1
-            self._current, self._batches = dict(self.weights), None
+            self._batches = None
         if self._batches is None:
             self._batches = self._plan()
         return self._batches[step - self._begins]
@@ -169,25 +170,26 @@ class FixedMix:
         """Do nothing: the proportions are fixed."""
 
     def state(self) -> dict[str, Any]:
-        """Return the pass, where each source stands at its begin, its weights, and the next's."""
+        """Return the weights, and where each source stands at the beginning of the pass."""
         return {
             "pass": self._pass,
             "begins": self._begins,
             "taken": dict(self._taken),
-            "current": dict(self._current),
-            "weights": dict(self.weights),
+            "weights": dict(self._in_force),
+            "next": dict(self.weights),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on with that state."""
         self._pass, self._begins = state["pass"], state["begins"]
-        self._taken, self._current = dict(state["taken"]), dict(state["current"])
-        self.weights, self._batches = dict(state["weights"]), None
+        self._taken, self._in_force = dict(state["taken"]), dict(state["weights"])
+        self.weights = dict(state["next"])
+        self._batches = None
 
     def _share(self, name: str) -> float:
         """Return how many texts of a source a pass takes, as a fraction."""
         first = self._first
-        return len(self._rows[first]) * self._current[name] / self._current[first]
+        return len(self._rows[first]) * self._in_force[name] / self._in_force[first]
 
     def _counts(self) -> dict[str, int]:
         return {
@@ -225,10 +227,13 @@ class FixedMix:
 
 def _bucketed(parts: Sequence[Array], lengths: Array, batch_size: int) -> list[Array]:
     """Cut shuffled rows of several sources into batches of similar length, each with its share."""
-    total = sum(map(len, parts))
-    count = -(-total // batch_size)
-    ends = np.minimum(np.arange(count + 1) * batch_size, total)  # where each batch begins and ends
-    cuts = [np.round(ends * (len(part) / total)).astype(int) for part in parts]
+    count = -(-sum(map(len, parts)) // batch_size)
+    # Each source is spread evenly over the pass; batches are cut from what comes out together.
+    places = np.concatenate([(np.arange(len(part)) + 0.5) / max(len(part), 1) for part in parts])
+    owners = np.repeat(np.arange(len(parts)), list(map(len, parts)))
+    owners = owners[np.argsort(places, kind="stable")]
+    ends = np.arange(count + 1) * batch_size
+    cuts = [np.searchsorted(np.flatnonzero(owners == at), ends) for at in range(len(parts))]
     batches: list[list[Array]] = [[] for _ in range(count)]
     for part, cut in zip(parts, cuts, strict=True):
         for first in range(0, count, _POOL_BATCHES):

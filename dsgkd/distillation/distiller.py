@@ -143,29 +143,28 @@ class Distiller(nn.Module):
             words: of each teacher, how many are read at least.
             autocast: let the student read in bf16, as it will in training.
         """
+        learning = [t for t in self._terms if type(t.criterion).calibrate != Criterion.calibrate]
+        seen: dict[int, list[tuple[WordStates, WordStates]]] = {t.teacher: [] for t in learning}
+        counts = dict.fromkeys(seen, 0)
+        asked = {at: TapRequest(self.requests(at)[0].hidden_layers) for at in seen}
         was_training = self.student.training
         self.student.eval()
-        asked = [
-            [TapRequest(request.hidden_layers) for request in self.requests(at)]
-            for at in range(len(teachers))
-        ]
-        seen: list[list[tuple[WordStates, WordStates]]] = [[] for _ in teachers]
-        counts = [0] * len(teachers)
-        for batch in batches:
+        wanting = list(seen)
+        for batch in batches if seen else ():
             device = batch.labels.device.type
-            wanted = [(pair.student, ours) for pair, (ours, _) in zip(batch.pairs, asked)]
+            wanted = [(batch.pairs[at].student, asked[at]) for at in wanting]
             with torch.autocast(device, torch.bfloat16, enabled=autocast):
                 _, student_states = forward_with_taps(self.student, batch.student, wanted)
-            for at, (teacher, pair) in enumerate(zip(teachers, batch.pairs)):
-                theirs = teacher.word_states(pair)
-                seen[at].append(
-                    (_of_words(student_states[at], pair.mask), _of_words(theirs, pair.mask))
-                )
+            for at, ours in zip(wanting, student_states):
+                pair = batch.pairs[at]
+                theirs = teachers[at].word_states(pair)
+                seen[at].append((_of_words(ours, pair.mask), _of_words(theirs, pair.mask)))
                 counts[at] += int(pair.mask.sum())
-            if min(counts) >= words:
+            wanting = [at for at in wanting if counts[at] < words]
+            if not wanting:
                 break
         self.student.train(was_training)
-        for term in self._terms:
+        for term in learning:
             if counts[term.teacher] >= 2:
                 students, others = zip(*seen[term.teacher])
                 term.criterion.calibrate(_joined(students), _joined(others))

@@ -1,4 +1,4 @@
-"""Which weights are these? A name that changes when any weight does."""
+"""Names of weights that change when any weight does."""
 
 import hashlib
 import json

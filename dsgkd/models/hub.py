@@ -1,9 +1,9 @@
-"""Which model does a name mean, and how is it loaded safely?
+"""Names of models, and how the models behind them are loaded safely.
 
 A model is named by a name of the zoo (the reference's command line names, METHOD of the DSG-KD
 paper, and the two tiny models of the embedded world), by a Hugging Face hub id, or by a local
-folder. Remote code is never run; weights are read as safetensors, or as a weights-only pickle
-where a hub model offers nothing else.
+folder. Code of a model's own is never run, nor is anybody asked on the terminal whether it may be;
+weights are read as safetensors, or as a weights-only pickle where a hub model offers nothing else.
 """
 
 import os
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -94,7 +93,7 @@ def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
     Raises:
         InputError: there is none.
     """
-    tokenizer = _load(reference, "tokenizer", lambda: AutoTokenizer.from_pretrained(reference))
+    tokenizer = _load(reference, "tokenizer", AutoTokenizer.from_pretrained)
     if not tokenizer.is_fast:
         raise InputError(reference, "its tokenizer is not a fast one", "give a model that has one")
     # Where the files are missing, transformers makes a tokenizer that knows no word.
@@ -109,9 +108,7 @@ def load_config(reference: str, **changes: Any) -> PretrainedConfig:
     Raises:
         InputError: there is none.
     """
-    return _load(
-        reference, "configuration", lambda: AutoConfig.from_pretrained(reference, **changes)
-    )
+    return _load(reference, "configuration", AutoConfig.from_pretrained, **changes)
 
 
 def depth(config: PretrainedConfig) -> int:
@@ -124,6 +121,7 @@ def load_model(
     attention: str,
     auto_class: Any = AutoModel,
     random_weights_seed: int | None = None,
+    whole: bool = False,
     **config_changes: Any,
 ) -> PreTrainedModel:
     """Load an encoder (or what `auto_class` builds on one) in float32.
@@ -137,36 +135,62 @@ def load_model(
         auto_class: a transformers Auto class.
         random_weights_seed: if given, the architecture is kept and every weight is drawn anew:
             the control teacher that knows nothing.
+        whole: refuse weights whose names are not exactly the model's. Otherwise a head and a
+            pooler may be new, and weights of another head are left aside.
         config_changes: fields of the configuration to change, such as `num_labels`.
 
     Raises:
-        InputError: it cannot be loaded.
+        InputError: it cannot be loaded, or weights of the encoder are missing.
     """
     if random_weights_seed is not None:
         config = load_config(reference, **config_changes)
         before = random_state()
         seed_everything(random_weights_seed)
-        model = auto_class.from_config(config, attn_implementation=attention, dtype=torch.float32)
+        model = auto_class.from_config(
+            config, attn_implementation=attention, dtype=torch.float32, trust_remote_code=False
+        )
         restore_random_state(before)
         return model
 
-    def load() -> PreTrainedModel:
-        return auto_class.from_pretrained(
-            reference,
-            attn_implementation=attention,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            **config_changes,
-        )
+    model, report = _load(
+        reference,
+        "model",
+        auto_class.from_pretrained,
+        attn_implementation=attention,
+        dtype=torch.float32,
+        output_loading_info=True,
+        **config_changes,
+    )
+    missing = {name for name in report["missing_keys"] if whole or _is_of_encoder(name, model)}
+    _check_names(reference, "lack", missing)
+    if whole:
+        _check_names(reference, "have unknown", set(report["unexpected_keys"]))
+    return model
 
-    return _load(reference, "model", load)
+
+def _is_of_encoder(name: str, model: PreTrainedModel) -> bool:
+    """Whether a tensor belongs to the pre-trained encoder: neither to a head nor to a pooler."""
+    is_alone = model.base_model is model
+    is_inside = is_alone or name.startswith(f"{model.base_model_prefix}.")
+    return is_inside and "pooler" not in name.split(".")
 
 
-def _load(reference: str, what: str, load: Callable[[], Any]) -> Any:
+def _check_names(reference: str, verb: str, names: set[str]) -> None:
+    if names:
+        some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+        what = f"its weights {verb} tensors ({len(names)}: {some})"
+        raise InputError(reference, what, "give the weights of this architecture, or copy it anew")
+
+
+def _load(reference: str, what: str, load: Callable[..., Any], **options: Any) -> Any:
     try:
-        return load()
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        return load(reference, trust_remote_code=False, **options)
+    except InputError:
+        raise
+    except Exception as error:  # damaged files end in nearly every type, tokenizers' in no other
         reason = " ".join(str(error).split())[:200]
+        if "trust_remote_code" in str(error):
+            reason = "it needs code of its own, which is never run"
         raise InputError(
             reference, f"its {what} cannot be loaded ({reason})", ALTERNATIVES
         ) from error

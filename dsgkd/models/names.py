@@ -1,4 +1,4 @@
-"""Which names do models have? Importing this costs nothing, so that `--help` is quick."""
+"""The short names of models. Importing this costs nothing, so that `--help` is quick."""
 
 HUB_MODELS = {
     "kobert": "kykim/bert-kor-base",
@@ -12,7 +12,16 @@ HUB_MODELS = {
 """The reference's names and the hub ids behind them."""
 
 TINY_MODELS = ("tiny-ko", "tiny-en-med")
-"""Pre-trained on the spot from the embedded world; see `dsgkd.models.on_the_fly`."""
+"""Pre-trained on the fly from the embedded world; see `dsgkd.training.on_the_fly`."""
 
 CORPUS_PREFIX = "corpus:"
-"""`corpus:PATH` names a small model that is pre-trained on the spot from the text under PATH."""
+"""`corpus:PATH` names a small model that is pre-trained on the fly from the text under PATH."""
+
+HEADS = {
+    "cls": "",
+    "mean": "dsgkd.models.heads:MeanHead",
+    "max": "dsgkd.models.heads:MaxHead",
+    "words": "dsgkd.models.heads:WordsHead",
+    "paper": "dsgkd.models.heads:PaperHead",
+}
+"""The heads of students and where their classes are; "": the architecture's own head."""

@@ -1,165 +1,195 @@
-"""What is a student? An encoder with a classification head, the standard one or the paper's.
+"""A student: an encoder with a classification head, the architecture's own or one of `heads`.
 
-A student with the standard head is a plain transformers model: `pipeline("text-classification")`
-loads its folder. `dsgkd.json` beside it holds what prediction needs besides weights.
+Every student is called as `student(input_ids, attention_mask, output_hidden_states=False)` and
+returns `.logits` [batch, classes] and `.hidden_states`; one whose head needs words is given
+`spans` besides. Importing this module teaches transformers' Auto classes the `dsgkd-student`
+architecture, in which students with a head of `heads` are saved.
 """
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
+    PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from dsgkd.errors import InputError, StorageError
-from dsgkd.models.hub import load_model, load_tokenizer
-
-Head = Literal["standard", "paper"]
-
-
-@dataclass(frozen=True)
-class StudentConfig:
-    """The model that is trained."""
-
-    model: str = "tiny-ko"
-    """Name of the zoo, hub id or local folder."""
-    head: Head = "standard"
-    """`standard`: the architecture's own head. `paper`: pooler, then two linear layers."""
-    dropout: float = 0.1
-    """Dropout probability of the `paper` head."""
+from dsgkd.errors import InputError
+from dsgkd.models.config import StudentConfig
+from dsgkd.models.heads import Encoded, Head, find_head
+from dsgkd.models.hub import load_config, load_model
 
 
-class PaperClassifier(nn.Module):
-    """Encoder, pooler, dropout, linear(H -> H), GELU, dropout, linear(H -> classes).
+class Student(nn.Module):
+    """An encoder and a head of `dsgkd.models.heads` on it."""
 
-    The head of the DSG-KD reference (arXiv 2409.14904). Encoders without a pooler give their
-    first token's state.
-    """
-
-    def __init__(self, encoder: PreTrainedModel, num_classes: int, dropout: float) -> None:
+    def __init__(self, encoder: PreTrainedModel, head: Head) -> None:
         super().__init__()
         self.encoder = encoder
-        width = encoder.config.hidden_size
-        self.head = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, num_classes),
-        )
+        self.head = head
+        pooler = getattr(encoder, "pooler", None)
+        if isinstance(pooler, nn.Module) and not head.needs_pooler:
+            # Data parallelism waits for the gradient of every parameter that can have one.
+            pooler.requires_grad_(False)
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether it has to be given the `spans` of its words."""
+        return self.head.needs_words
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, output_hidden_states: bool = False
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool = False,
+        spans: Tensor | None = None,
     ) -> SequenceClassifierOutput:
-        """Return logits [batch, classes], and hidden states if asked for."""
+        """Return logits [batch, classes], and hidden states if asked for.
+
+        Args:
+            input_ids: [batch, length].
+            attention_mask: [batch, length], 1 for a token; None: no text is padded.
+            output_hidden_states: whether to return the states of all layers.
+            spans: half-open token spans of the words, [batch, words, 2], [0, 0] where absent.
+        """
         output = self.encoder(
             input_ids=input_ids,
             attention_mask=attention_mask,
             output_hidden_states=output_hidden_states,
         )
-        pooled = getattr(output, "pooler_output", None)
-        if pooled is None:
-            pooled = output.last_hidden_state[:, 0]
-        return SequenceClassifierOutput(
-            logits=self.head(pooled), hidden_states=output.hidden_states
+        pooler_output = getattr(output, "pooler_output", None)
+        encoded = Encoded(output.last_hidden_state, pooler_output, attention_mask, spans)
+        logits = self.head(encoded)
+        return SequenceClassifierOutput(logits=logits, hidden_states=output.hidden_states)
+
+
+class StudentModelConfig(PretrainedConfig):
+    """What transformers has to know to build a `Student` again."""
+
+    model_type = "dsgkd-student"
+
+    def __init__(
+        self,
+        encoder: dict[str, Any] | None = None,
+        head: str = "",
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        self.encoder = encoder or {}
+        self.head = head
+        self.dropout = dropout
+        super().__init__(**kwargs)
+
+    @classmethod
+    def of(cls, student: Student, head: str, label_names: tuple[str, ...]) -> "StudentModelConfig":
+        """Describe a student; `head` is the name under which `find_head` finds its head."""
+        encoder = student.encoder.config.to_diff_dict()
+        encoder.pop("_name_or_path", None)  # a path of this machine
+        id2label = dict(enumerate(label_names))
+        label2id = {name: index for index, name in id2label.items()}
+        return cls(
+            encoder,
+            head,
+            student.head.dropout.p,
+            id2label=id2label,
+            label2id=label2id,
+            architectures=[StudentModel.__name__],
+            dtype="float32",
         )
 
 
+class StudentModel(PreTrainedModel):
+    """A `Student` as a model of transformers, whose pipelines and Auto classes load it."""
+
+    config_class = StudentModelConfig
+
+    def __init__(self, config: StudentModelConfig) -> None:
+        # Not what the base class makes of it: None lets the encoder choose what it supports.
+        attention = config._attn_implementation
+        super().__init__(config)
+        head_class = find_head(config.head)
+        if head_class is None:
+            raise ValueError(f"head {config.head!r} belongs to the architecture of the encoder")
+        assert config.num_labels is not None
+        encoder = AutoModel.from_config(
+            AutoConfig.for_model(**config.encoder), attn_implementation=attention
+        )
+        head = head_class(encoder.config.hidden_size, config.num_labels, config.dropout)
+        self.student = Student(encoder, head)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        spans: Tensor | None = None,
+        **_: Any,
+    ) -> SequenceClassifierOutput:
+        """Run the student; what else tokenizers give, such as `token_type_ids`, is not read."""
+        output: SequenceClassifierOutput = self.student(
+            input_ids, attention_mask, bool(output_hidden_states), spans
+        )
+        return output
+
+
+AutoConfig.register(StudentModelConfig.model_type, StudentModelConfig, exist_ok=True)
+AutoModelForSequenceClassification.register(StudentModelConfig, StudentModel, exist_ok=True)
+
+
 def new_student(
-    config: StudentConfig, reference: str, num_classes: int, attention: str
+    settings: StudentConfig, reference: str, num_classes: int, attention: str
 ) -> nn.Module:
-    """Build a student on a pre-trained encoder; the head is drawn from the current random state."""
-    if config.head == "paper":
+    """Build a student on a pre-trained encoder; a new head is drawn from the current random state.
+
+    A saved student with the same head and number of classes goes on with its trained head.
+
+    Args:
+        settings: which head, and its dropout.
+        reference: local folder or hub id of the encoder or saved student.
+        num_classes: number of classes.
+        attention: name of a registered attention function.
+
+    Raises:
+        InputError: it cannot be loaded, or a saved student with a head of `heads` was to get the
+            architecture's own.
+    """
+    head_class = find_head(settings.head)
+    saved = load_config(reference)
+    is_student = isinstance(saved, StudentModelConfig)
+    if head_class is None and is_student:
+        what = f"a student with the head {saved.head!r}, which the architecture's own cannot follow"
+        raise InputError(reference, what, f"choose the head {saved.head!r}")
+    if head_class is None:
+        auto_class = AutoModelForSequenceClassification
+        return load_model(reference, attention, auto_class, num_labels=num_classes)
+    trained = None
+    if is_student:
+        model = load_model(reference, attention, AutoModelForSequenceClassification)
+        assert isinstance(model, StudentModel)
+        student = model.student
+        encoder = student.encoder.requires_grad_(True)
+        if (saved.head, saved.num_labels) == (settings.head, num_classes):
+            trained = student.head.state_dict()
+    else:
         encoder = load_model(reference, attention)
-        return PaperClassifier(encoder, num_classes, config.dropout)
-    return load_model(
-        reference, attention, AutoModelForSequenceClassification, num_labels=num_classes
-    )
+    head = head_class(encoder.config.hidden_size, num_classes, settings.dropout)
+    if trained is not None:
+        head.load_state_dict(trained)
+    return Student(encoder, head)
 
 
 def encoder_of(student: nn.Module) -> PreTrainedModel:
-    """Return the encoder inside a student."""
-    if isinstance(student, PaperClassifier):
-        return student.encoder
-    encoder = student.base_model
+    """Return the encoder inside a student, or inside any model of transformers."""
+    encoder = student.encoder if isinstance(student, Student) else student.base_model
     assert isinstance(encoder, PreTrainedModel)
     return encoder
 
 
-@dataclass(frozen=True)
-class StudentCard:
-    """What prediction needs to know besides the weights. Holds nothing of any text."""
-
-    label_names: tuple[str, ...]
-    head: Head
-    max_length: int
-    threshold: float
-    """Binary tasks: the positive class is chosen from this probability on."""
-    method: str
-    measures: dict[str, float]
-    """Validation measures of these weights."""
-
-
-def save_student(
-    folder: Path, student: nn.Module, tokenizer: PreTrainedTokenizerBase, card: StudentCard
-) -> None:
-    """Write a student that `load_student` reads (and transformers, with the standard head).
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        encoder = student.encoder if isinstance(student, PaperClassifier) else student
-        assert isinstance(encoder, PreTrainedModel)
-        encoder.config.id2label = dict(enumerate(card.label_names))
-        encoder.config.label2id = {name: index for index, name in enumerate(card.label_names)}
-        encoder.save_pretrained(folder)
-        if isinstance(student, PaperClassifier):
-            save_file(student.head.state_dict(), folder / "head.safetensors")
-        tokenizer.save_pretrained(folder)
-        facts = json.dumps(asdict(card), ensure_ascii=False, indent=2)
-        (folder / "dsgkd.json").write_text(facts, encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise StorageError.of(folder, error) from error
-
-
-def load_student(
-    folder: Path, attention: str
-) -> tuple[nn.Module, PreTrainedTokenizerBase, StudentCard]:
-    """Load what `save_student` wrote, in evaluation mode.
-
-    Raises:
-        InputError: the folder holds no student, or a damaged one.
-    """
-    if not (folder / "dsgkd.json").is_file():
-        raise InputError(
-            str(folder),
-            "no dsgkd.json in it, so no trained student",
-            "give the folder of a student",
-        )
-    student: nn.Module
-    try:
-        facts = json.loads((folder / "dsgkd.json").read_text(encoding="utf-8"))
-        card = StudentCard(**{**facts, "label_names": tuple(facts["label_names"])})
-        if card.head == "paper":
-            student = PaperClassifier(
-                load_model(str(folder), attention, AutoModel), len(card.label_names), 0
-            )
-            student.head.load_state_dict(load_file(folder / "head.safetensors"))
-        else:
-            student = load_model(str(folder), attention, AutoModelForSequenceClassification)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            str(folder), "the student in it is damaged", "train it again or copy it anew"
-        ) from error
-    return student.eval(), load_tokenizer(str(folder)), card
+def needs_words(student: nn.Module) -> bool:
+    """Whether a student has to be given the `spans` of its words."""
+    return bool(getattr(student, "needs_words", False))

@@ -1,4 +1,4 @@
-"""How is a tokenizer trained? A cased WordPiece, the same one every time."""
+"""Training of a cased WordPiece tokenizer, which is the same in every process."""
 
 from collections.abc import Sequence
 

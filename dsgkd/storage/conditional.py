@@ -42,7 +42,7 @@ class S3Objects:
     def __init__(self, uri: str, retry: Retry) -> None:
         parts = urlsplit(uri)
         given = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-        self._bucket, self._prefix = parts.hostname or "", parts.path.strip("/")
+        self._bucket, self._prefix = parts.hostname or "", unquote(parts.path).strip("/")
         endpoint = given.get("endpoint_override", "")
         if endpoint and "://" not in endpoint:
             endpoint = f"{given.get('scheme', 'https')}://{endpoint}"

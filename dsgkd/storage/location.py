@@ -6,6 +6,7 @@ import posixpath
 import random
 import re
 import shutil
+import string
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
@@ -29,6 +30,7 @@ T = TypeVar("T")
 PAUSES: tuple[float, ...] = (0.3, 1.0, 3.0)
 """Seconds before object storage that failed is asked again, each give or take a half."""
 
+_VERSIONS = 50  # of a file that may come while it is read, before that is given up
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 # An upload to these becomes visible as a whole when it ends; a move would be copy and delete.
 _OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
@@ -69,6 +71,8 @@ class Location:
 
     def __init__(self, root: str | os.PathLike[str], filesystem: FileSystem | None = None) -> None:
         self.root = os.fspath(root)
+        if "://" in self.root:  # spaces and letters beyond ASCII
+            self.root = quote(self.root, safe=string.punctuation)
         """What it was made of: `Location(self.root)` is the same place in any process."""
         if filesystem is not None:
             self._fs, self._base = filesystem, self.root
@@ -107,7 +111,8 @@ class Location:
         """Return a folder below this one."""
         if "://" in self.root:
             parts = urlsplit(self.root)
-            return Location(parts._replace(path=posixpath.join(parts.path, name)).geturl())
+            path = posixpath.join(parts.path, quote(name))
+            return Location(parts._replace(path=path).geturl())
         given = None if isinstance(self._fs, LocalFileSystem) else self._fs
         return Location(posixpath.join(self._base, name), given)
 
@@ -117,14 +122,8 @@ class Location:
         Raises:
             StorageError: as all methods, where the storage cannot be reached or written.
         """
-
-        def read() -> bytes:
-            # One stream for the whole file: several could fall on both sides of a replacement.
-            with self._fs.open_input_stream(self._path(name)) as stream:
-                return bytes(stream.read())
-
         try:
-            return self._try(name, read)
+            return self._try(name, lambda: self._stable(name, lambda file: bytes(file.read())))
         except FileNotFoundError:
             return None
 
@@ -244,16 +243,12 @@ class Location:
             StorageError: the storage cannot be reached, or the local disk is full.
         """
 
-        def fetch() -> None:
-            with (
-                self._fs.open_input_stream(self._path(name)) as source,
-                atomic_write(local) as temporary,
-                temporary.open("wb") as sink,
-            ):
-                shutil.copyfileobj(source, sink, 1 << 22)
+        def fetch(source: pa.NativeFile) -> None:
+            with atomic_write(local) as temporary, temporary.open("wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 24)
 
         local.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._try(name, fetch)
+        self._try(name, lambda: self._stable(name, fetch))
 
     @property
     def _kind(self) -> str:
@@ -269,7 +264,14 @@ class Location:
 
     def _infos(self, folder: str) -> Iterable[FileInfo]:
         selector = FileSelector(self._path(folder), allow_not_found=True)
-        return self._try(folder, lambda: self._fs.get_file_info(selector))
+
+        def infos() -> Iterable[FileInfo]:
+            try:
+                return self._fs.get_file_info(selector)
+            except NotADirectoryError:
+                return ()  # a file has nothing below it
+
+        return self._try(folder, infos)
 
     def _files(self, folder: str) -> Sequence[Entry]:
         found = [
@@ -282,6 +284,22 @@ class Location:
             if info.type == FileType.File
         ]
         return sorted(found, key=lambda entry: entry.name)
+
+    def _stable(self, name: str, read: Callable[[pa.NativeFile], T]) -> T:
+        """Read an open file; again, where it was replaced meanwhile.
+
+        Arrow asks an object store for the size first and then for that many bytes, which may be
+        those of the next version, cut off.
+        """
+        for _ in range(_VERSIONS):
+            with self._fs.open_input_file(self._path(name)) as file:
+                found = read(file)
+                if self._kind not in _OBJECT_STORES:
+                    return found
+                with self._fs.open_input_file(self._path(name)) as again:
+                    if file.metadata() == again.metadata():
+                        return found
+        raise OSError("changes faster than it can be read")
 
     def _upload(self, path: str, data: bytes | pa.Buffer) -> None:
         if self._kind in _OBJECT_STORES:

@@ -1,4 +1,4 @@
-"""Opening a run: its texts are encoded, its models loaded, its teachers asked or their states read."""
+"""Opening a run: texts are encoded, models loaded, teachers opened, criteria calibrated."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache

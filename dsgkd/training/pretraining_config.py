@@ -67,12 +67,14 @@ class PretrainingConfig:
 
 
 def spread(texts: Sequence[str], most: int) -> Sequence[str]:
+    """Return at most so many texts, evenly spread; 0: all."""
     if not most or len(texts) <= most:
         return texts
     return [texts[i] for i in np.linspace(0, len(texts) - 1, most).astype(int)]
 
 
 def fingerprint_of(texts: Sequence[str], config: PretrainingConfig) -> str:
+    """Return a hash of a corpus and of what decides the model that is made of it."""
     # How often a checkpoint is written changes nothing in the model.
     facts = asdict(replace(config, checkpoint_seconds=0.0)) | {"recipe": _RECIPE}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())

@@ -8,23 +8,23 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from dsgkd.data.sources import SEALED
 from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.errors import InputError
+from dsgkd.models.export import save_adapted
 from dsgkd.models.fingerprint import fingerprint
-from dsgkd.models.folder import save_model
-from dsgkd.models.masked import MaskedStudent
-from dsgkd.models.student import encoder_of
 from dsgkd.storage.artefacts import Artefacts
 from dsgkd.storage.checkpoint import Checkpoints
 from dsgkd.training.config import LinkConfig, RunConfig, SelectionConfig
 from dsgkd.training.loop import BEST, LAST, EpochResult, restore_best, train
 from dsgkd.training.on_the_fly import model_reference
-from dsgkd.training.opening import open_run, open_table, transfer_sources
+from dsgkd.training.opening import OpenRun, open_run, open_table, transfer_sources
 from dsgkd.training.workers import Workers
 
+_PREFIX = "artefact:"
 _FORMAT = 1
 """Raised when the code makes another student of the same link."""
 
@@ -103,16 +103,7 @@ def train_link(
     for result in train(opened, checkpoints, workers, known_epochs):
         if result.finished:
             restore_best(opened, checkpoints)
-            student = opened.student
-            whole = isinstance(student, MaskedStudent)
-            model = student.model if whole else encoder_of(student)
-
-            def write() -> None:
-                artefacts.ensure(
-                    link.key, lambda folder: save_model(folder, model, opened.tokenizer)
-                )
-
-            workers.on_rank_zero(write)
+            workers.on_rank_zero(partial(_keep, opened, artefacts, link.key))
         yield result
 
 
@@ -126,7 +117,12 @@ def make_links(run: RunConfig, artefacts: Artefacts, cache: Path, store: StoreCo
             checkpoints.delete(LAST, BEST)
 
 
-_PREFIX = "artefact:"
+def _keep(run: OpenRun, artefacts: Artefacts, key: str) -> None:
+    """Make an artefact of the student, with its head where the next link can go on with it."""
+    artefacts.ensure(
+        key,
+        partial(save_adapted, run.student, run.tokenizer, run.config.student.head, run.label_names),
+    )
 
 
 def _artefact(key: str, artefacts: Artefacts) -> Path:
@@ -161,7 +157,7 @@ def _key(run: RunConfig, before: str, cache: Path) -> str:
         "models": [fingerprint(model_reference(model, cache)) for model in models],
         "notes": notes.fingerprint,
         "sources": [source.fingerprint for source in transfer_sources(run, cache).values()],
-        # Texts and models are named by their content, wherever they lie and however they are called.
+        # Texts and models are named by their content, wherever they lie.
         "run": asdict(
             replace(
                 run,

@@ -13,12 +13,27 @@ START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 EPOCHS = 4
 LEVEL = {"plain": 0.80, "mlkd": 0.83, "random-teacher": 0.81}
 SEEDS = (17, 18, 19, 20)
+MEASURES = {
+    "auroc": "maximise",
+    "auprc": "maximise",
+    "f1": "maximise",
+    "accuracy": "maximise",
+    "brier": "minimise",
+}
+ROLES = {"plain": "baseline", "mlkd": "method"}
 
 
 class World:
     """Writes the trials of a study into a ledger, one file per trial as a real study does."""
 
-    def __init__(self, folder: Path, name: str = "first", objective: str = "auroc") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str = "first",
+        objective: str = "auroc",
+        controls: tuple[str, ...] = ("random-teacher", "shuffled-words", "a-new-one"),
+        measures: dict[str, str] = MEASURES,
+    ) -> None:
         self.ledger, self.study, self.count = Ledger(folder / name / "ledger"), name, 0
         self.confirmed: dict[str, dict[str, Any]] = {}
         self.readings = 0
@@ -30,7 +45,13 @@ class World:
                     "study_id": name,
                     "name": name,
                     "created_at": START,
-                    "configuration": {"objective": objective, "epochs": EPOCHS},
+                    "configuration": {"epochs": EPOCHS},
+                    "objective": objective,
+                    "measures": measures,
+                    "arms": {
+                        arm: {"role": role}
+                        for arm, role in (ROLES | dict.fromkeys(controls, "control")).items()
+                    },
                     "row_counts": {"train": 240, "validation": 80, "test": 80},
                     "seed": 17,
                 }
@@ -47,8 +68,13 @@ class World:
         configuration: int = 1,
         **columns: Any,
     ) -> str:
-        """Write one trial that reaches `final` (AUROC on validation)."""
-        trial = self._row(method, stage, state, configuration, final) | columns
+        """Write one trial that reaches `final` (AUROC on validation).
+
+        Columns that the table does not have are settings.
+        """
+        row = self._row(method, stage, state, configuration, final)
+        given = {key: columns.pop(key) for key in list(columns) if key not in row}
+        trial = row | columns | {"settings": row["settings"] | given}
         name = f"{trial['trial_id']}-{trial['attempt']}"
         self.ledger.write("trials", [trial], name)
         key = {column: trial[column] for column in ("study_id", "trial_id", "attempt")}
@@ -74,14 +100,9 @@ class World:
             "stage": stage,
             "state": state,
             "method": method,
-            "student": "tiny-ko",
-            "teacher": None if method == "plain" else "tiny-en-med",
-            "layer_mapping": None if method == "plain" else "uniform",
-            "alpha": None if method == "plain" else 2.5,
-            "beta": None if method == "plain" else 0.0,
-            "encoder_lr": 3e-4,
-            "classifier_lr": 1e-3,
-            "batch_size": 32,
+            "reason": None,
+            "parent": None,
+            "settings": {"student": "tiny-ko", "encoder_lr": 3e-4, "batch_size": 32},
             "seed": 17,
             "workers": 1,
             "started_at": begun,
@@ -92,8 +113,11 @@ class World:
             "worker_seconds": 30.0,
             "gpu_seconds": 0.0,
         }
+        if method != "plain":
+            row["settings"] |= {"teacher": "en-med", "layer_mapping": "uniform", "alpha": 2.5}
         if stage != "search":  # a seed of its own, unless the caller gives one with its name
-            row["trial_id"] = f"confirm-{method}-{configuration:03d}-{self.count:03d}"
+            row["trial_id"] = f"run-{self.count:03d}"
+            row["parent"] = f"search-{method}-{configuration:03d}"
         return row
 
     def test(
@@ -103,32 +127,27 @@ class World:
         again: bool = False,
         change: float = -0.01,
     ) -> None:
-        """Break the seal: the models that have not read the test split (`again`: all) do so.
+        """Open the test split: the models that have not read it (`again`: all) do so.
 
         Their AUROC changes by `change` from validation to test.
         """
         self.readings += 1
-        self.count += 1
-        seal = {"study_id": self.study, "trial_id": f"seal-{self.readings:03d}", "attempt": 1}
-        seal |= {"stage": "test", "state": state, "started_at": begun}
-        self.ledger.write("trials", [seal], f"seal-{self.readings:03d}-1")
-        for name, row in self.confirmed.items():
-            if row.get("read") and not again:
-                continue
+        rows = [row for row in self.confirmed.values() if again or not row.get("read")]
+        closed = begun + timedelta(minutes=5) if state == "complete" else None
+        reading = {"study_id": self.study, "read": self.readings, "models": len(rows)}
+        reading |= {"opened_at": begun, "closed_at": closed}
+        self.ledger.write("test_reads", [reading], f"read-{self.readings:03d}")
+        for row in rows:
             row["read"] = True
+            self.count += 1
             key = {
                 "study_id": self.study,
-                "trial_id": name.replace("confirm-", "test-"),
+                "trial_id": f"reading-of-{row['trial_id']}",
                 "attempt": self.readings,
             }
-            self.count += 1
-            costs = {"worker_seconds": 10.0, "state": state, "stage": "test"}
-            kept = {
-                column: row[column]
-                for column in row
-                if column not in ("final", "read", "objective", "best_epoch", "epochs_done")
-            }
-            trial = kept | key | costs | {"started_at": begun + timedelta(minutes=1)}
+            kept = ("method", "seed", "settings", "workers")
+            trial = key | {column: row[column] for column in kept} | {"parent": row["trial_id"]}
+            trial |= {"worker_seconds": 10.0, "state": state, "stage": "test", "started_at": begun}
             file = f"{key['trial_id']}-{self.readings}"
             self.ledger.write("trials", [trial], file)
             if state == "complete":
@@ -140,11 +159,13 @@ class World:
             "split": split,
             "step": 8,
             "loss": 1.2 - auroc,
-            "auroc": auroc,
-            "auprc": auroc - 0.1,
-            "f1": auroc - 0.15,
-            "accuracy": auroc - 0.05,
-            "brier": 1 - auroc,
+            "measures": {
+                "auroc": auroc,
+                "auprc": auroc - 0.1,
+                "f1": auroc - 0.15,
+                "accuracy": auroc - 0.05,
+                "brier": 1 - auroc,
+            },
             "examples_per_second": 80.0,
         }
 
@@ -153,7 +174,7 @@ class World:
             for alpha in (0.5, 1.0, 4.0, 8.0):
                 given = {"alpha": alpha} if method == "mlkd" else {"encoder_lr": alpha / 1e4}
                 final = LEVEL[method] - 0.01 * abs(alpha - 4)
-                self.trial(method, "search", final, other={"warm_up": 0.25}, **given)
+                self.trial(method, "search", final, warm_up=0.25, **given)
         self.trial("mlkd", "search", 0.7, "pruned", reason="rung 1")
         self.trial("mlkd", "search", 0.7, "failed", reason="out of memory")
 
@@ -167,7 +188,7 @@ class World:
         for seed in seeds:
             shift = 0.01 * self.random.standard_normal()  # shared by the methods: pairs matter
             for method, level in levels.items():
-                stage = "confirm" if method in ("plain", "mlkd") else "control"
+                stage = "confirm" if method in ROLES else "control"
                 final = level + shift + noise * self.random.standard_normal()
                 self.trial(method, stage, final, seed=seed)
         if test:

@@ -1,4 +1,4 @@
-"""Does the notebook run from top to bottom on a ledger, and is it stored without results?"""
+"""The notebook runs from top to bottom on a ledger, and is stored without results."""
 
 import json
 from pathlib import Path

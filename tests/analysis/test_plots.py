@@ -1,10 +1,10 @@
-"""Do the figures show the numbers of the frames, and survive a study that has hardly begun?"""
+"""Figures show the numbers of the frames, and survive a study that has hardly begun."""
 
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from small_study import SEEDS, World
@@ -13,8 +13,10 @@ import analysis
 from analysis import plots
 
 DRAWINGS: dict[str, Callable[[analysis.Results], Figure]] = {
-    "learning_curves": lambda results: plots.learning_curves(results.metrics, results.trials),
-    "methods": lambda results: plots.methods(analysis.confirmed(results)),
+    "learning_curves": lambda results: plots.learning_curves(
+        results.metrics, results.trials, "auroc"
+    ),
+    "methods": lambda results: plots.methods(analysis.confirmed(results), "auroc"),
     "search_history": lambda results: plots.search_history(results.trials),
     "alpha": lambda results: plots.parameter(results.trials, "alpha"),
     "text": lambda results: plots.parameter(results.trials, "layer_mapping"),
@@ -42,7 +44,7 @@ def test_a_study_without_trials_can_be_drawn(world: World, name: str) -> None:
 
 def test_methods_draws_one_point_per_seed_and_the_mean(study: World) -> None:
     runs = analysis.confirmed(study.results())
-    (panel,) = plots.methods(runs).axes
+    (panel,) = plots.methods(runs, "auroc").axes
     points, bar = panel.collections[0], panel.collections[1]
     plain = runs[runs.method == "plain"].test_auroc
     assert len(points.get_offsets()) == len(SEEDS)
@@ -68,7 +70,7 @@ def test_learning_curves_draw_each_trial_once_per_panel(world: World) -> None:
     world.trial("plain", "search", 0.9, trial_id=trial, attempt=1)
     world.trial("mlkd", "search", 0.7, "pruned")
     results = world.results()
-    panel = plots.learning_curves(results.metrics, results.trials).axes[1]
+    panel = plots.learning_curves(results.metrics, results.trials, "auroc").axes[1]
     curves = [line for line in panel.get_lines() if len(np.asarray(line.get_xdata())) > 1]
     assert len(curves) == 2
     assert max(np.max(np.asarray(line.get_ydata())) for line in curves) == pytest.approx(0.9)
@@ -79,18 +81,19 @@ def test_a_parameter_over_orders_of_magnitude_is_drawn_on_a_logarithmic_axis(wor
         world.trial("plain", "search", 0.8, encoder_lr=rate, alpha=rate)
     world.trial("plain", "search", 0.8, alpha=0.0, encoder_lr=1e-4)
     for value in (0.01, 3.0, 5.0, 9.0):
-        world.trial("plain", "search", 0.8, encoder_lr=1e-4, other={"evenly spread": value})
+        world.trial("plain", "search", 0.8, encoder_lr=1e-4, spread=value)
     trials = world.results().trials
     assert plots.parameter(trials, "encoder_lr").axes[0].get_xscale() == "log"
-    for name in ("alpha", "evenly spread"):
+    for name in ("alpha", "spread"):
         assert plots.parameter(trials, name).axes[0].get_xscale() == "linear"
 
 
-def test_methods_keep_their_colour_whatever_is_drawn_beside_them(tmp_path: Path) -> None:
-    alone = plots._styles(["random-teacher"])
-    assert (
-        plots._styles(["x", "plain", "random-teacher"])["random-teacher"]
-        == (alone["random-teacher"])
-    )
-    many = plots._styles([f"m{i}" for i in range(12)])
-    assert len(set(many.values())) >= 5
+def test_methods_keep_their_colour_whatever_is_drawn_beside_them(study: World) -> None:
+    trials = study.results().trials
+    beside = plots._styles(trials)
+    assert list(beside) == ["plain", "mlkd", "random-teacher"]
+    for method, style in beside.items():
+        assert plots._styles(trials[trials.method == method]) == {method: style}
+    many = trials.head(1).assign(role="method")
+    many = pd.concat([many.assign(method=f"m{number}") for number in range(12)])
+    assert len(set(plots._styles(many).values())) >= 5

@@ -1,4 +1,4 @@
-"""Are the best configurations, the comparison and the paired differences the right ones?"""
+"""The best configurations, the comparison and the paired differences are the right ones."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -37,10 +37,16 @@ def test_of_several_attempts_the_latest_counts(world: World) -> None:
     assert analysis.best(world.results()).objective.tolist() == [0.70]
 
 
-def test_the_objective_is_read_from_the_configuration(tmp_path: Path) -> None:
-    assert summary.objective(World(tmp_path, "a", objective="f1").results()) == "f1"
-    assert summary.objective(World(tmp_path, "b", objective="unheard of").results()) == "auroc"
-    assert summary.objective(analysis.load(tmp_path), "a") == "f1"
+def test_objective_and_directions_are_the_studies_own(tmp_path: Path) -> None:
+    World(tmp_path, "a", objective="f1")
+    World(tmp_path, "b", objective="wer", measures={"wer": "minimise"})
+    results = analysis.load(tmp_path)
+    assert (results.objective("a"), results.objective("b")) == ("f1", "wer")
+    assert next(iter(results.measures("a"))) == "f1"
+    assert summary.is_minimised(results, "b")
+    assert not summary.is_minimised(results, "a")
+    assert summary.is_minimised(results, "a", "brier")
+    assert not summary.is_minimised(results, "a", "wer")
 
 
 def test_validation_is_measured_at_the_best_epoch_and_not_at_the_last(world: World) -> None:
@@ -60,7 +66,9 @@ def test_the_best_epoch_may_lie_in_an_earlier_attempt(world: World) -> None:
         "second-attempt",
     )
     world.ledger.write(
-        "metrics", [{**key, "epoch": 4, "split": "validation", "auroc": 0.5}], "second-attempt"
+        "metrics",
+        [{**key, "epoch": 4, "split": "validation", "measures": {"auroc": 0.5}}],
+        "second-attempt",
     )
     assert analysis.confirmed(world.results()).validation_auroc.tolist() == pytest.approx([0.8])
 
@@ -86,31 +94,7 @@ def test_a_reading_of_the_test_split_joins_the_run_whose_weights_it_used(world: 
     runs = analysis.confirmed(world.results())
     assert runs.validation_auroc.tolist() == pytest.approx([0.81, 0.82, 0.83])
     assert runs.test_auroc.tolist() == pytest.approx([0.80, 0.81, 0.82])
-    assert runs.trial_id.str.startswith("confirm-plain-001-").all()
-
-
-def test_a_broken_seal_is_no_trial(study: World) -> None:
-    results = study.results()
-    assert "seal-001" in set(results.trials.trial_id)
-    assert "seal-001" not in set(summary.final_attempts(results.trials).trial_id)
-    assert len(summary.without_seals(results.trials)) == len(results.trials) - 1
-    assert analysis.confirmed(results).method.notna().all()
-
-
-def test_every_reading_of_the_test_split_is_told_with_its_models(world: World) -> None:
-    assert summary.readings(world.results()).empty
-    for seed in (1, 2):
-        world.trial("plain", "confirm", 0.8, seed=seed)
-    assert summary.readings(world.results()).empty
-    world.test()
-    world.trial("plain", "confirm", 0.8, seed=3)
-    world.test(begun=START + timedelta(days=2))
-    world.test("running", START + timedelta(days=3), again=True)
-    found = summary.readings(world.results())
-    assert found.trial_id.tolist() == ["seal-001", "seal-002", "seal-003"]
-    assert found.models.tolist() == [2, 1, 0]
-    assert found.state.tolist() == ["complete", "complete", "running"]
-    assert found.started_at.dt.day.tolist() == [2, 3, 4]
+    assert runs.trial_id.tolist() == ["run-001", "run-002", "run-003"]
 
 
 def test_of_several_confirmed_configurations_validation_chooses(world: World) -> None:
@@ -135,11 +119,10 @@ def test_what_the_test_split_says_chooses_nothing(world: World) -> None:
     assert analysis.compare(world.results()).test_auroc_mean.tolist() == pytest.approx([0.35])
 
 
-def test_every_method_of_stage_control_is_a_control(world: World) -> None:
+def test_the_study_says_which_arms_are_controls(world: World) -> None:
     levels = {"plain": 0.8, "mlkd": 0.83, "shuffled-words": 0.81, "a-new-one": 0.82}
     world.confirm(levels=levels)
     results = world.results()
-    assert summary.controls(results) == ["a-new-one", "shuffled-words"]
     assert analysis.compare(results).method.tolist() == [
         "plain",
         "mlkd",
@@ -153,6 +136,21 @@ def test_every_method_of_stage_control_is_a_control(world: World) -> None:
         ("shuffled-words", "plain"),
         ("mlkd", "a-new-one"),
         ("mlkd", "shuffled-words"),
+    ]
+    assert found.role.tolist() == ["baseline"] * 3 + ["control"] * 2
+
+
+def test_an_arm_of_any_name_may_be_the_baseline(tmp_path: Path) -> None:
+    world = World(tmp_path, controls=("plain",))
+    row = world.ledger.rows("studies")[0]
+    arms = {"tuned-alone": {"role": "baseline"}, "plain": {"role": "control"}}
+    world.ledger.write("studies", [row | {"arms": arms}], "study")
+    world.confirm(levels={"plain": 0.8, "mlkd": 0.83, "tuned-alone": 0.81})
+    found = analysis.differences(world.results())
+    assert list(zip(found.method, found.against)) == [
+        ("mlkd", "tuned-alone"),
+        ("plain", "tuned-alone"),
+        ("mlkd", "plain"),
     ]
 
 

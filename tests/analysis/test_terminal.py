@@ -1,4 +1,4 @@
-"""Does the report fit a terminal, and does it claim no more than the numbers allow?"""
+"""The report fits a terminal, and claims no more than the numbers allow."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_every_line_fits_whatever_the_names(tmp_path: Path) -> None:
     world = World(tmp_path, "a-study-with-a-name-" + 8 * "of-many-words-")
     method = "a-method-with-a-long-name"
     for stage in ("search", "confirm"):
-        world.trial(method, stage, 0.8, student="/a/path/" * 20, other={"x" * 60: "y" * 60})
+        world.trial(method, stage, 0.8, student="a-word-" * 20, **{"x" * 60: "y" * 60})
     world.confirm()
     report = analysis.report(world.results())
     assert max(map(len, report.splitlines())) <= WIDTH
@@ -94,7 +94,7 @@ def test_every_report_after_a_second_reading_says_so(world: World) -> None:
 def test_a_test_split_that_was_read_without_a_seal_is_told(world: World) -> None:
     trial = world.trial("plain", "confirm", 0.8)
     key = {"study_id": "first", "trial_id": trial, "attempt": 0}
-    world.ledger.write("metrics", [{**key, "split": "test", "auroc": 0.7}], "old")
+    world.ledger.write("metrics", [{**key, "split": "test", "measures": {"auroc": 0.7}}], "old")
     assert "Test split: read, but nothing says when." in analysis.report(world.results())
 
 
@@ -113,7 +113,9 @@ def test_each_study_has_its_own_section(study: World, tmp_path: Path) -> None:
     assert report.index("Study first") < report.index("Study second")
 
 
-PLAIN = {"method": "mlkd", "against": "plain", "measure": "auroc", "split": "test", "pairs": 5}
+PLAIN = {"method": "mlkd", "against": "plain", "role": "baseline", "pairs": 5, "split": "test"}
+PLAIN |= {"measure": "auroc", "direction": "maximise"}
+CONTROL = PLAIN | {"role": "control"}
 BETTER, UNCLEAR, WORSE = (
     {"low": 0.01, "high": 0.03},
     {"low": -0.01, "high": 0.03},
@@ -134,7 +136,7 @@ CREDIT, NO_CREDIT = "what the teacher knows made a difference", "no credit to th
         ({"plain": UNCLEAR, RANDOM: BETTER}, "auroc", ["cannot be told apart", CREDIT]),
         ({"plain": WORSE, RANDOM: WORSE}, "auroc", ["worse than plain", "worse than random-"]),
         ({"plain": BETTER, RANDOM: WORSE}, "brier", ["worse than plain", "beats random", CREDIT]),
-        ({RANDOM: BETTER}, "auroc", ["was not compared with plain", CREDIT]),
+        ({RANDOM: BETTER}, "auroc", ["was not compared with a baseline", CREDIT]),
         (
             {"plain": BETTER, RANDOM: BETTER, SHUFFLED: BETTER, WRONG: BETTER},
             "auroc",
@@ -155,8 +157,11 @@ CREDIT, NO_CREDIT = "what the teacher knows made a difference", "no credit to th
 def test_the_verdict_says_what_the_intervals_say(
     found: dict[str, dict[str, float]], measure: str, expected: list[str]
 ) -> None:
+    direction = {"brier": "minimise"}.get(measure, "maximise")
     rows = [
-        {**PLAIN, "against": name, **bounds, "measure": measure} for name, bounds in found.items()
+        {**(PLAIN if name == "plain" else CONTROL), "against": name, **bounds}
+        | {"measure": measure, "direction": direction}
+        for name, bounds in found.items()
     ]
     sentence = verdict(pd.DataFrame(rows))
     for words in expected:
@@ -165,7 +170,7 @@ def test_the_verdict_says_what_the_intervals_say(
 
 
 def test_a_control_that_was_run_with_too_few_seeds_allows_no_claim() -> None:
-    rows = [{**PLAIN, **BETTER}, {**PLAIN, **BETTER, "against": RANDOM, "pairs": 2}]
+    rows = [{**PLAIN, **BETTER}, {**CONTROL, **BETTER, "against": RANDOM, "pairs": 2}]
     assert "No claim can be made about mlkd: 2 paired seeds" in verdict(pd.DataFrame(rows))
 
 

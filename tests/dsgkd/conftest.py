@@ -20,7 +20,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from dsgkd.alignment.batches import Batch, Side
+from dsgkd.alignment.batch import Batch, Pair, Side, WordSpans
 
 SIZES: dict[str, Any] = {
     "vocab_size": 60,
@@ -81,9 +81,11 @@ def make_model() -> Callable[..., PreTrainedModel]:
 
 @pytest.fixture(scope="session")
 def make_batch() -> Callable[..., Batch]:
-    """A batch of random tokens; student and teacher cut the same words differently."""
+    """A batch of random tokens; student and teachers cut the same words differently."""
 
-    def make(words: Sequence[int] = (3, 1, 0), seed: int = 0, length: int = 24) -> Batch:
+    def make(
+        words: Sequence[int] = (3, 1, 0), seed: int = 0, length: int = 24, teachers: int = 1
+    ) -> Batch:
         rng = np.random.default_rng(seed)
         width = max(words, default=0)
 
@@ -98,17 +100,23 @@ def make_batch() -> Callable[..., Batch]:
                     spans[text, word] = torch.tensor([start, position])
                 end = min(length, position + int(rng.integers(2, 6)))
                 ids[text, :end] = torch.from_numpy(rng.integers(5, 60, end))
-            return Side(ids, (ids > 0).long(), spans, int(spans.diff(dim=-1).sum((1, 2)).max()))
+            tokens = int(spans.diff(dim=-1).sum((1, 2)).max())
+            return Side(ids, (ids > 0).long(), WordSpans(spans, tokens))
 
-        return Batch(
-            rows=torch.arange(len(words)),
-            keys=torch.arange(len(words)) + 1000 * seed,
-            labels=torch.arange(len(words)) % 2,
-            student=side(),
-            teacher=side(),
-            teacher_words=torch.arange(width).repeat(len(words), 1),
-            word_mask=torch.arange(width) < torch.tensor(words, dtype=torch.long)[:, None],
-        )
+        student = side()
+        pairs = [
+            Pair(
+                student=student.words,
+                teacher=side(),
+                positions=torch.arange(width).repeat(len(words), 1),
+                mask=torch.arange(width) < torch.tensor(words, dtype=torch.long)[:, None],
+                keys=torch.arange(len(words)) + 1000 * seed,
+                length=length,
+            )
+            for _ in range(teachers)
+        ]
+        rows = torch.arange(len(words))
+        return Batch(rows, rows % 2, student, tuple(pairs))
 
     return make
 

@@ -1,17 +1,19 @@
-"""Which stored teachers are there, are they whole, and which can go?"""
+"""The stored teachers that are there: listed, checked and removed."""
 
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from dsgkd.distillation.store.shard import DamagedShard
 from dsgkd.distillation.store.shard_storage import CARD, StoreConfig, folders
 from dsgkd.distillation.store.states import States
+from dsgkd.storage.location import Location
 
-_ABANDONED = 24 * 3600
-"""Seconds after which a temporary file belongs to nobody."""
+_ABANDONED = timedelta(days=1)
+"""After so long a temporary file belongs to nobody."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,7 @@ def _tidy(entry: StoredTeacherEntry) -> Iterator[tuple[str, int]]:
         size = path.stat().st_size
         storage.discard(path)
         yield f"{entry.name}/{path.name}", size
-    for path in storage.folder.glob(".*.tmp"):
-        if time.time() - path.stat().st_mtime > _ABANDONED:
-            size = path.stat().st_size
-            path.unlink(missing_ok=True)
-            yield f"{entry.name}/{path.name}", size
+    folder = Location(storage.folder)
+    for leftover in folder.leftovers(age=_ABANDONED):
+        folder.delete(leftover.name)
+        yield f"{entry.name}/{leftover.name}", leftover.size

@@ -4,12 +4,12 @@ In chunks, each of which becomes one shard: whoever is killed loses the chunk un
 next pass asks for what is missing. Inside a chunk texts are read by length, without gradient.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
@@ -21,6 +21,8 @@ from dsgkd.distillation.store.shard import write_shard
 from dsgkd.distillation.store.state_kinds import StateKind, bytes_needed, request_of
 from dsgkd.distillation.store.states import States
 from dsgkd.models.taps import WordStates, forward_with_taps
+from dsgkd.storage.lease import Lease
+from dsgkd.storage.location import Location
 
 Array = NDArray[Any]
 
@@ -131,7 +133,7 @@ def populate(
     if not len(states.missing(view.keys, words, parts)):
         return False
     states.storage.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with FileLock(states.storage.folder / ".filling.lock"):
+    with Lease(Location(states.storage.folder), ".filling.lock", wait=math.inf):
         states.reopen()
         rows = states.missing(view.keys, words, parts)
         if not len(rows):

@@ -1,51 +1,24 @@
-"""Where do the shards of a teacher lie?
+"""The shards of a teacher: in a folder, or behind a URI with a copy on each node.
 
-In a folder (a local disk, or one that all machines see), or behind a URI such as `s3://bucket/x`:
-then every node keeps a copy, because only a file on a disk can be mapped into memory. Shards are
-never changed, so a copy is never out of date.
+The folder is on a local disk, or on one that all machines see. Only a file on a disk can be mapped
+into memory, so every node keeps a copy of what lies in object storage. Shards are never changed, so
+a copy is never out of date.
 """
 
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from pyarrow.fs import FileSelector, FileSystem, FileType
-
+from dsgkd.distillation.store.config import StoreConfig as StoreConfig
 from dsgkd.distillation.store.shard import SUFFIX
-from dsgkd.errors import InputError, StorageError
+from dsgkd.errors import StorageError
 from dsgkd.storage.atomic import atomic_write
+from dsgkd.storage.location import Location
 
 CARD = "teacher.json"
-
-
-@dataclass(frozen=True)
-class StoreConfig:
-    """Where stored teachers are kept, and how much of the disk they may take."""
-
-    folder: str = ""
-    """A folder, or a URI of object storage such as s3://bucket/teachers; empty: in the cache."""
-    node_folder: str = ""
-    """With a URI: the folder of each node's own copies; empty: in the cache."""
-    budget_gb: float = 20.0
-    """The most that the teachers of a study or run may take together, in GB (10^9 bytes)."""
-
-    def __post_init__(self) -> None:
-        if not self.budget_gb > 0:
-            raise InputError("store budget", f"{self.budget_gb} GB is none", "give more than 0")
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether the store is reached by a URI."""
-        return "://" in self.folder
-
-    def root(self, cache: Path) -> Path:
-        """Return the folder from which shards are mapped into memory."""
-        given = self.node_folder if self.is_remote else self.folder
-        return Path(given).expanduser().absolute() if given else cache / "teachers"
 
 
 class ShardStorage:
@@ -53,69 +26,46 @@ class ShardStorage:
 
     Args:
         folder: from which they are mapped.
-        uri: where they are kept for all nodes; empty: in `folder` itself.
+        remote: where they are kept for all nodes; None or empty: in `folder` itself.
     """
 
-    def __init__(self, folder: Path, uri: str = "") -> None:
-        self.folder, self._uri = folder, uri
-        self._remote: FileSystem | None = None
-        self._base = ""
-        if uri:
-            try:
-                self._remote, self._base = FileSystem.from_uri(uri)
-            except (pa.ArrowException, OSError, ValueError) as error:
-                raise _unreachable(uri) from error
+    def __init__(self, folder: Path, remote: Location | str | None = None) -> None:
+        self.folder = folder
+        self._remote = Location(remote) if isinstance(remote, str) and remote else remote or None
 
     def shards(self) -> list[Path]:
         """Return all shards, fetching those that this node lacks.
 
         Raises:
-            InputError: the storage cannot be reached.
+            StorageError: the storage cannot be reached.
         """
-        if self._remote is not None:
-            for name in self._names(self._remote):
-                if not (self.folder / name).exists():
-                    self._fetch(self._remote, name)
+        for entry in self._remote.list() if self._remote else ():
+            wanted = entry.name == CARD or entry.name.endswith(SUFFIX)
+            if self._remote and wanted and not (self.folder / entry.name).exists():
+                with suppress(FileNotFoundError):  # discarded since it was listed
+                    self._remote.download(entry.name, self.folder / entry.name)
         return sorted(self.folder.glob(f"*{SUFFIX}"))
 
     def keep(self, path: Path) -> None:
         """Let the other nodes have a file that was written into `folder`.
 
         Raises:
-            InputError: the storage cannot be reached, or is full.
+            StorageError: the storage cannot be reached, or is full.
         """
-        if self._remote is None:
-            return
-        target, hidden = f"{self._base}/{path.name}", f"{self._base}/.{path.name}.tmp"
-        try:
-            self._remote.create_dir(self._base, recursive=True)
-            with path.open("rb") as source, self._remote.open_output_stream(hidden) as sink:
-                shutil.copyfileobj(source, sink, 1 << 22)
-            self._remote.move(hidden, target)
-        except OSError as error:
-            raise _unreachable(self._uri) from error
+        if self._remote:
+            self._remote.upload(path.name, path)
 
     def discard(self, path: Path) -> None:
         """Remove a shard, here and for all nodes; processes that mapped it keep what they have."""
         path.unlink(missing_ok=True)
-        if self._remote is not None:
-            try:
-                self._remote.delete_file(f"{self._base}/{path.name}")
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                raise _unreachable(self._uri) from error
+        if self._remote:
+            self._remote.delete(path.name)
 
     def remove(self) -> None:
         """Remove all of it."""
-        for path in self.folder.glob(f"*{SUFFIX}"):
-            self.discard(path)
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self._remote is not None:
-            try:
-                self._remote.delete_dir(self._base)
-            except OSError as error:
-                raise _unreachable(self._uri) from error
+        if self._remote:
+            self._remote.delete_tree()
 
     def describe(self, card: dict[str, Any]) -> None:
         """Say which teacher this is (nothing of any text), and that it is used now."""
@@ -131,49 +81,18 @@ class ShardStorage:
         if is_new:
             self.keep(path)
 
-    def _names(self, remote: FileSystem) -> list[str]:
-        try:
-            selector = FileSelector(self._base, allow_not_found=True)
-            found = remote.get_file_info(selector)
-        except OSError as error:
-            raise _unreachable(self._uri) from error
-        names = [info.base_name for info in found if info.type == FileType.File]
-        return [n for n in names if n == CARD or (n.endswith(SUFFIX) and not n.startswith("."))]
 
-    def _fetch(self, remote: FileSystem, name: str) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with (
-                atomic_write(self.folder / name) as temporary,
-                remote.open_input_stream(f"{self._base}/{name}") as source,
-                temporary.open("wb") as sink,
-            ):
-                shutil.copyfileobj(source, sink, 1 << 22)
-        except OSError as error:
-            raise _unreachable(self._uri) from error
+def shard_storage(store: StoreConfig, cache: Path, name: str) -> ShardStorage:
+    """Return the shards of the teacher whose folder has this name."""
+    remote = Location(store.folder).child(name) if store.is_remote else None
+    return ShardStorage(store.root(cache) / name, remote)
 
 
 def folders(store: StoreConfig, cache: Path) -> Iterator[tuple[str, ShardStorage]]:
     """Yield name and storage of every stored teacher.
 
     Raises:
-        InputError: the storage cannot be reached.
+        StorageError: the storage cannot be reached.
     """
-    root = store.root(cache)
-    if not store.is_remote:
-        for folder in sorted(path for path in root.glob("*") if path.is_dir()):
-            yield folder.name, ShardStorage(folder)
-        return
-    base = store.folder.rstrip("/")
-    try:
-        remote, path = FileSystem.from_uri(base)
-        found = remote.get_file_info(FileSelector(path, allow_not_found=True))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _unreachable(base) from error
-    for info in found:
-        if info.type == FileType.Directory:
-            yield info.base_name, ShardStorage(root / info.base_name, f"{base}/{info.base_name}")
-
-
-def _unreachable(uri: str) -> InputError:
-    return InputError(uri, "cannot be reached or written", "check --store and the credentials")
+    for name in Location(store.folder if store.is_remote else store.root(cache)).folders():
+        yield name, shard_storage(store, cache, name)

@@ -2,7 +2,7 @@ import pytest
 from transformers import AutoTokenizer, BertTokenizer
 
 from dsgkd.alignment.coverage import Coverage, coverage
-from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.alignment.words import WordRule
 from dsgkd.data.sources import DataConfig, read_notes
 
@@ -19,11 +19,11 @@ def test_every_word_is_transferred_or_accounted_for(make_notes, tokenizers, tmp_
     ]
     student = tokenizers["wordpiece"]
     teacher = BertTokenizer(vocab=dict(zip(VOCABULARY, range(9), strict=True)))
-    notes = EncodedNotes.build(make_notes(texts), student, teacher, 32, WordRule(), tmp_path)
-    found = coverage(notes, cs_max_len=2)
+    notes = EncodedTexts.of(make_notes(texts), student, [teacher], 32, WordRule(), tmp_path)
+    found = coverage(notes, max_words=2)
     assert (found.texts, found.texts_with_words) == (5, 3)
     assert (found.words_found, found.words) == (9, 4)
-    assert (found.lost_to_alignment, found.lost_to_cs_max_len) == (1, 1)
+    assert (found.lost_to_alignment, found.beyond_the_most) == (1, 1)
     assert (found.unknown_to_teacher, found.unknown_to_student) == (2, 1)
     assert found.words_per_text == 0.8
     assert found.share_with_words == 0.6
@@ -45,11 +45,11 @@ def test_the_line_leaves_out_what_is_not_lost_and_stays_short():
 
 
 def test_an_empty_set_of_notes_has_no_coverage(make_notes, tokenizers, tmp_path):
-    notes = EncodedNotes.build(
-        make_notes(["fever"]), tokenizers["wordpiece"], None, 32, WordRule(), tmp_path
-    ).split("test")
-    assert coverage(notes, 32).words_per_text == 0
-    assert coverage(notes, 32).share_with_words == 0
+    tokenizer = tokenizers["wordpiece"]
+    notes = EncodedTexts.of(make_notes(["fever"]), tokenizer, [tokenizer], 32, WordRule(), tmp_path)
+    assert coverage(notes, 32).words_per_text == 1
+    assert coverage(notes.split("test"), 32).words_per_text == 0
+    assert coverage(notes.split("test"), 32).share_with_words == 0
 
 
 @pytest.mark.parametrize(("name", "least"), [("kotech_cs", 0.85), ("twmed_cs", 0.85)])
@@ -59,7 +59,7 @@ def test_real_code_switched_notes_are_mostly_covered(name, least, real_data, gol
         AutoTokenizer.from_pretrained(golden / "tokenizers" / side)
         for side in ("student", "teacher")
     )
-    encoded = EncodedNotes.build(notes, student, teacher, 384, WordRule(), tmp_path)
-    found = coverage(encoded.split("train"), cs_max_len=32)
+    encoded = EncodedTexts.of(notes, student, [teacher], 384, WordRule(), tmp_path)
+    found = coverage(encoded.split("train"), max_words=32)
     assert found.share_with_words > least
     assert found.words > 0.85 * found.words_found

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from distilling import batches_of
 from torch.nn.functional import pad
 from transformers import AutoTokenizer
 
-from dsgkd.alignment.batches import training_batches
-from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.alignment.words import WordRule
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -28,18 +28,22 @@ def test_the_paper_rule_gives_the_golden_spans_ids_masks_and_word_counts(
         for name in ("student", "teacher")
     )
     length, most = case["max_length"], case["cs_max_len"]
-    notes = EncodedNotes.build(
-        make_notes([text]), student, teacher, length, WordRule("paper"), tmp_path
+    texts = EncodedTexts.of(
+        make_notes([text]), student, [teacher], length, WordRule("paper"), tmp_path
     )
-    (batch,) = training_batches(notes, 1, most, seed=0, epoch=0, pad_to=length)
+    (batch,) = batches_of(texts, most=most, pad_to=length)
+    (pair,) = batch.pairs
 
-    for side, name in ((batch.student, "student"), (batch.teacher, "teacher")):
-        spans = pad(side.spans, (0, 0, 0, most - side.spans.shape[1]))
+    for side, words, name in (
+        (batch.student, pair.student, "student"),
+        (pair.teacher, pair.teacher.words, "teacher"),
+    ):
+        spans = pad(words.spans, (0, 0, 0, most - words.spans.shape[1]))
         assert spans[0].tolist() == case[f"{name}_span"]
         assert side.input_ids[0].tolist() == case[f"{name}_input_ids"]
         assert side.attention_mask[0].tolist() == case[f"{name}_mask"]
-    assert min(int(notes.words.lengths[0]), most + 1) == case["cs_len"]
-    assert batch.word_mask.sum() == min(case["cs_len"], most)
+    assert min(int(texts.alignments[0].words.lengths[0]), most + 1) == case["cs_len"]
+    assert pair.mask.sum() == min(case["cs_len"], most)
 
 
 def test_the_golden_file_holds_cases_that_cut_and_that_do_not():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PretrainedConfig
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 
@@ -26,6 +26,11 @@ class StoredModel(nn.Module):
         self.attention = nn.Parameter(hidden.new_zeros(0) if attention is None else attention)
         self.logits = nn.Parameter(
             hidden.new_zeros(hidden.shape[1], 2) if logits is None else logits
+        )
+        self.config = PretrainedConfig(
+            num_hidden_layers=len(hidden) - 1,
+            hidden_size=hidden.shape[-1],
+            num_attention_heads=1 if attention is None else attention.shape[2],
         )
 
     def forward(

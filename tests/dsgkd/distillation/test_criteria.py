@@ -3,13 +3,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from dsgkd.alignment.batches import Side
-from dsgkd.distillation.criteria import (
-    paper_attention_loss,
-    paper_hidden_loss,
-    projected_hidden_loss,
-    word_attention_loss,
-)
+from dsgkd.alignment.batch import Side, WordSpans
+from dsgkd.distillation.criteria.paper import paper_attention_loss, paper_hidden_loss
+from dsgkd.distillation.criteria.projected import projected_hidden_loss
+from dsgkd.distillation.criteria.word_attention import word_attention_loss
 from dsgkd.models.taps import TapRequest, forward_with_taps
 
 LOSSES = [paper_hidden_loss, paper_attention_loss, projected_hidden_loss, word_attention_loss]
@@ -129,8 +126,9 @@ def test_attention_over_words_does_not_mind_where_a_tokeniser_cuts(stored_model)
         length = attention.shape[-1]
         tokens = torch.ones(1, length, dtype=torch.long)
         model = stored_model(torch.zeros(1, 1, length, 4), attention)
-        side = Side(tokens, tokens, torch.tensor([spans]))
-        return list(forward_with_taps(model, side, TapRequest((), (1, 2)))[1].attention.values())
+        side = Side(tokens, tokens, WordSpans(torch.tensor([spans])))
+        _, (states,) = forward_with_taps(model, side, [(side.words, TapRequest((), (1, 2)))])
+        return list(states.attention.values())
 
     one = read(whole, [[1, 2], [3, 4], [4, 7]])
     two = read(cut, [[1, 2], [3, 5], [5, 8]])
@@ -158,15 +156,16 @@ def _gradient_norms(make_model, make_batch, weights: float) -> dict[str, tuple[f
     student = make_model(auto_class=AutoModelForSequenceClassification, **sizes)
     teacher = make_model(seed=1, **sizes)
     batch = make_batch((8, 5, 3, 7), length=384)  # padded as the paper pads
-    mask, words = batch.word_mask, batch.word_mask.sum()
+    (pair,) = batch.pairs
+    mask, words = pair.mask, pair.mask.sum()
 
     def norms(columns, loss, layers, kind) -> tuple[float, float]:
         wanted = layers if kind == "hidden" else (), layers if kind == "attention" else ()
         request = TapRequest(*wanted, columns)
         with torch.no_grad():
-            _, taught = forward_with_taps(teacher, batch.teacher, request)
-        _, learnt = forward_with_taps(student, batch.student, request)
-        both = [list(getattr(states, kind).values()) for states in (taught, learnt)]
+            _, (theirs,) = forward_with_taps(teacher, pair.teacher, [(pair.teacher.words, request)])
+        _, (ours,) = forward_with_taps(student, batch.student, [(pair.student, request)])
+        both = [list(getattr(states, kind).values()) for states in (theirs, ours)]
         if loss is projected_hidden_loss:
             both[0] = [(x - x[mask].mean(0)) / x[mask].std(0) for x in both[0]]
         student.zero_grad()

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from distilling import distiller_of, losses_of
 from torch import Tensor
 
-from dsgkd.alignment.batches import Batch, Side
-from dsgkd.distillation.criteria import paper_attention_loss, paper_hidden_loss
-from dsgkd.distillation.distiller import DistillationConfig, Distiller
-from dsgkd.distillation.mapping import LayerMapping
-from dsgkd.distillation.teachers.teacher import LiveTeacher
+from dsgkd.alignment.batch import Batch, Pair, Side, WordSpans
+from dsgkd.distillation.config import DistillationConfig
+from dsgkd.distillation.criteria.paper import paper_attention_loss, paper_hidden_loss
 from dsgkd.models.taps import pooling_matrix
 
 STORED = dict(np.load(Path(__file__).parents[2] / "golden" / "span_loss.npz"))
@@ -94,28 +93,27 @@ def test_the_distiller_gives_the_golden_losses_and_gradients_through_the_taps(ca
     golden = Golden.case(case, torch.float32)  # the taps compute in float32
     student = stored_model(golden["student_hidden"], golden["student_attn"], golden["logits"])
     teacher = stored_model(golden["teacher_hidden"], golden["teacher_attn"])
-    layers, batch_size, _, length, _ = golden["student_attn"].shape
-    width = golden["student_hidden"].shape[-1]
-    tokens = torch.ones(batch_size, length, dtype=torch.long)
-    batch = Batch(
-        rows=torch.arange(batch_size),
-        keys=torch.arange(batch_size),
-        labels=golden["target"],
-        student=Side(tokens, tokens, golden["student_span"]),
-        teacher=Side(tokens, tokens, golden["teacher_span"]),
-        teacher_words=torch.arange(golden.mask.shape[1]).repeat(batch_size, 1),
-        word_mask=golden.mask,
+    _, texts, _, length, _ = golden["student_attn"].shape
+    tokens = torch.ones(texts, length, dtype=torch.long)
+    ours, theirs = (WordSpans(golden[f"{side}_span"]) for side in ("student", "teacher"))
+    positions, keys = torch.arange(golden.mask.shape[1]).repeat(texts, 1), torch.arange(texts)
+    pair = Pair(ours, Side(tokens, tokens, theirs), positions, golden.mask, keys, length)
+    batch = Batch(keys, golden["target"], Side(tokens, tokens, ours), (pair,))
+    config = DistillationConfig(
+        "teacher",
+        hidden="paper_hidden",
+        attention="paper_attention",
+        mapping="uniform+emb",
+        alpha=0.6,
+        beta=0.2,
     )
-    config = DistillationConfig("teacher", form="paper", mapping="uniform+emb", alpha=0.6, beta=0.2)
-    pairs = LayerMapping.parse(config.mapping).resolve(layers, layers)
-    distiller = Distiller(student, config, pairs, width, width)
-    taught = LiveTeacher(teacher, distiller.teacher_request).word_states(batch)
-    losses = distiller(batch, taught, batch_size, batch.word_mask.sum())
-    sum(losses).backward()
+    distiller, teachers = distiller_of(config, student, teacher, max_length=length)
+    losses = losses_of(distiller, teachers, batch)
+    sum(losses.values()).backward()
 
-    golden.assert_is("pred_loss", losses.classification)
-    golden.assert_is("hidn_loss", losses.hidden)
-    golden.assert_is("attn_loss", losses.attention)
+    golden.assert_is("pred_loss", losses["ce"])
+    golden.assert_is("hidn_loss", losses["hidden"])
+    golden.assert_is("attn_loss", losses["attention"])
     golden.assert_is("grad_student_hidden", student.hidden.grad)
     golden.assert_is("grad_logits", student.logits.grad)
     # The model holds A as softmax(log A), so its gradient is that of A less its mean under A.

@@ -11,17 +11,18 @@ import pyarrow as pa
 import pytest
 import torch
 from benchmarks.reference import ReferenceTraining, Student, span_losses, word_spans
+from distilling import batches_of, losses_of
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from dsgkd.alignment.batches import training_batches
-from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.alignment.words import WordRule
 from dsgkd.data.sources import Notes
-from dsgkd.distillation.distiller import DistillationConfig, Distiller
-from dsgkd.distillation.mapping import LayerMapping
+from dsgkd.distillation.config import DistillationConfig
+from dsgkd.distillation.distiller import Distiller, new_terms
 from dsgkd.distillation.teachers.teacher import LiveTeacher
 from dsgkd.models.hub import load_model
 from dsgkd.models.student import PaperClassifier
+from dsgkd.tasks import Classification
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 LENGTH = 48
@@ -65,21 +66,24 @@ def folders(tokenizers, tmp_path):
 def test_the_rendition_and_the_paper_form_agree(texts, folders, tokenizers, tmp_path):
     teacher, student = (load_model(str(folder), "dsgkd_plain") for folder in folders)
     model = PaperClassifier(student, 2, 0.0)
-    config = DistillationConfig("t", form="paper", mapping="uniform+emb", alpha=0.6, beta=0.2)
-    pairs = LayerMapping.parse(config.mapping).resolve(2, 2)
-    distiller = Distiller(model, config, pairs, 16, 16)
+    config = DistillationConfig(
+        "t",
+        hidden="paper_hidden",
+        attention="paper_attention",
+        mapping="uniform+emb",
+        alpha=0.6,
+        beta=0.2,
+    )
+    terms = new_terms(config, student.config, [teacher.config], LENGTH)
+    distiller = Distiller(model, Classification(), terms)
     labels = [number % 2 for number in range(len(texts))]
-    notes = EncodedNotes.build(
-        _notes(texts, labels), *tokenizers[::-1], LENGTH, WordRule("paper"), tmp_path
+    encoded = EncodedTexts.of(
+        _notes(texts, labels), tokenizers[1], tokenizers[:1], LENGTH, WordRule("paper"), tmp_path
     )
-    (batch,) = training_batches(notes, len(texts), 32, seed=0, epoch=0, pad_to=LENGTH)
-    ours = distiller(
-        batch,
-        LiveTeacher(teacher, distiller.teacher_request).word_states(batch),
-        len(texts),
-        batch.word_mask.sum(),
-    )
-    sum(ours).backward()
+    (batch,) = batches_of(encoded, pad_to=LENGTH)
+    live = LiveTeacher(teacher, distiller.requests(0)[1])
+    ours = losses_of(distiller, [live], batch)
+    sum(ours.values()).backward()
 
     eager = [BertModel.from_pretrained(f, attn_implementation="eager").train() for f in folders]
     rendition = ReferenceTraining(eager[0].eval(), Student(eager[1], 2), *tokenizers)
@@ -88,9 +92,9 @@ def test_the_rendition_and_the_paper_form_agree(texts, folders, tokenizers, tmp_
     theirs = rendition.losses(texts, torch.tensor(labels))
     sum(theirs).backward()
 
-    for one, other in zip(ours, theirs):
+    for one, other in zip(ours.values(), theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-9)
-    assert (ours.hidden > 0) == (ours.attention > 0) == (len(texts) > 1)
+    assert (ours["hidden"] > 0) == (ours["attention"] > 0) == (len(texts) > 1)
     found = dict(rendition.student.named_parameters())
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(

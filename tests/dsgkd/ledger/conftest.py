@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from s3_server import endpoint as endpoint
 
 ROOT = Path(__file__).parents[3]
 

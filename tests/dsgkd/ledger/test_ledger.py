@@ -1,4 +1,4 @@
-"""Is the ledger whole at every moment, typed, free of text, and clear about what went wrong?"""
+"""The ledger is whole at every moment, typed, free of text, and clear about what went wrong."""
 
 import errno
 import json
@@ -25,9 +25,20 @@ from pyarrow.fs import (
     _MockFileSystem,
 )
 from remote import Remote
+from s3_server import new_bucket
 
 from dsgkd.errors import InputError
-from dsgkd.ledger import LEDGER_SCHEMA_VERSION, SCHEMAS, VERSION_KEY, Ledger
+from dsgkd.ledger import (
+    LEDGER_SCHEMA_VERSION,
+    SCHEMAS,
+    VERSION_KEY,
+    Ledger,
+    NotALedger,
+    find_ledgers,
+    frames,
+)
+from dsgkd.storage import location
+from dsgkd.storage.location import Location
 
 ROOT = Path(__file__).parents[3]
 KEY = {"study_id": "s", "trial_id": "t", "attempt": 0}
@@ -45,14 +56,16 @@ def files(folder: Path) -> set[str]:
 def test_what_is_written_is_read_back_sorted_by_its_key(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger")
     ledger.write("metrics", [{**KEY, "attempt": 1, "epoch": 0, "loss": np.float32(0.5)}], "a")
-    ledger.write("metrics", [{**KEY, "epoch": np.int64(e), "auroc": 0.1 * e} for e in (2, 0)], "b")
-    table = ledger.read("metrics")
-    assert table.schema.equals(SCHEMAS["metrics"])
-    rows = table.select(["attempt", "epoch", "loss", "auroc"]).to_pylist()
-    assert rows == [
-        {"attempt": 0, "epoch": 0, "loss": None, "auroc": 0.0},
-        {"attempt": 0, "epoch": 2, "loss": None, "auroc": 0.2},
-        {"attempt": 1, "epoch": 0, "loss": 0.5, "auroc": None},
+    rows = [
+        {**KEY, "epoch": np.int64(e), "measures": {"auroc": np.float64(0.1 * e), "f1": None}}
+        for e in (2, 0)
+    ]
+    ledger.write("metrics", rows, "b")
+    assert ledger.read("metrics").schema.equals(SCHEMAS["metrics"])
+    assert ledger.rows("metrics", "attempt", "epoch", "loss", "measures") == [
+        {"attempt": 0, "epoch": 0, "loss": None, "measures": {"auroc": 0.0}},
+        {"attempt": 0, "epoch": 2, "loss": None, "measures": {"auroc": 0.2}},
+        {"attempt": 1, "epoch": 0, "loss": 0.5, "measures": None},
     ]
 
 
@@ -108,10 +121,13 @@ def test_values_keep_their_types(tmp_path: Path) -> None:
         [{**KEY, "example_id": "0" * 32, "probability": np.array([0.25, 0.75])}],
         "t-0",
     )
-    study = ledger.read("studies").to_pylist()[0]
+    (study,) = ledger.rows("studies")
     assert study["created_at"] == moment
-    assert json.loads(study["configuration"]) == {"a": [1]}
-    assert json.loads(study["budget"]) == {"b": 2}
+    assert study["configuration"] == {"a": [1]}
+    assert study["budget"] == {"b": 2}
+    assert json.loads(ledger.read("studies")["budget"][0].as_py()) == {"b": 2}
+    ledger.write("studies", [study], "s")  # what is read can be written again as it is
+    assert ledger.rows("studies") == [study]
     probability = ledger.read("predictions").column("probability")
     assert probability.type == pa.list_(pa.float32())
     assert probability.to_pylist() == [[0.25, 0.75]]
@@ -146,13 +162,61 @@ def test_readers_see_only_whole_files_while_a_file_is_being_replaced(tmp_path: P
         thread.join()
 
 
-def test_duckdb_reads_the_ledger(tmp_path: Path) -> None:
+MEASURED = {**KEY, "measures": {"auroc": 0.5, "f1": 0.25}, "raw": {"ce": 1.0}}
+
+
+def test_duckdb_reads_the_ledger_and_its_maps(tmp_path: Path) -> None:
     duckdb = pytest.importorskip("duckdb")
-    ledger = Ledger(tmp_path)
-    ledger.write("metrics", epochs(4), "t-0")
+    Ledger(tmp_path).write("metrics", [MEASURED] * 4, "t-0")
     (tmp_path / "metrics" / ".t-0.abc.tmp").write_bytes(b"half a file")
-    found = duckdb.sql(f"select count(*) from '{tmp_path}/metrics/*.parquet'").fetchall()
-    assert found == [(4,)]
+    query = f"select count(*), sum(measures['auroc']) from '{tmp_path}/metrics/*.parquet'"
+    assert duckdb.sql(query).fetchall() == [(4, 2.0)]
+
+
+def test_polars_reads_the_ledger_and_its_maps(tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    Ledger(tmp_path).write("metrics", [MEASURED] * 4, "t-0")
+    found = polars.read_parquet(f"{tmp_path}/metrics/*.parquet")["measures"].to_list()[0]
+    pairs = found if isinstance(found, dict) else {one["key"]: one["value"] for one in found}
+    assert pairs == MEASURED["measures"]
+
+
+def test_pandas_reads_the_maps_as_pairs(tmp_path: Path) -> None:
+    Ledger(tmp_path).write("metrics", [MEASURED], "t-0")
+    (pairs,) = pd.read_parquet(tmp_path / "metrics").measures
+    assert dict(pairs) == MEASURED["measures"]
+
+
+def test_frames_have_a_column_for_every_setting_measure_term_and_subgroup(tmp_path: Path) -> None:
+    one, two = Ledger(tmp_path / "one"), Ledger(tmp_path / "two")
+    one.write("metrics", [MEASURED], "t-0")
+    two.write("metrics", [{**KEY, "attempt": 1, "weighted": {"ce": 2.0}, "loss": 2.0}], "t-1")
+    metrics = frames([one, two], "metrics")
+    assert metrics.attempt.tolist() == [0, 1]
+    assert metrics.auroc.tolist() == pytest.approx([0.5, np.nan], nan_ok=True)
+    assert metrics.loss_ce.tolist() == pytest.approx([np.nan, 2.0], nan_ok=True)
+    assert metrics.raw_ce.tolist() == pytest.approx([1.0, np.nan], nan_ok=True)
+    assert not {"measures", "raw", "weighted"} & set(metrics)
+    settings = [
+        {"alpha": 1, "teacher": "a", "layers": [1, 2], "mixed": 1, "freeze": True},
+        {"alpha": 2.5, "mixed": "all", "batch_size": 32},
+        {"alpha": None, "batch_size": 64},
+    ]
+    one.write("trials", [{**KEY, "attempt": i, "settings": s} for i, s in enumerate(settings)], "t")
+    trials = frames([one], "trials")
+    assert trials.alpha.tolist() == pytest.approx([1.0, 2.5, np.nan], nan_ok=True)
+    assert trials.batch_size.dropna().tolist() == [32, 64]
+    assert str(trials.batch_size.dtype) == "Int64"
+    assert trials.layers[0] == "[1, 2]"
+    assert trials.mixed.tolist()[:2] == ["1", "all"]
+    row = {**KEY, "example_id": "0" * 32, "subgroups": {"ward": "응급실"}}
+    one.write("predictions", [row], "t-0-test")
+    assert frames([one], "predictions").subgroup_ward.tolist() == ["응급실"]
+
+
+def test_a_frame_of_no_rows_has_the_columns_of_the_schema(tmp_path: Path) -> None:
+    for table, schema in SCHEMAS.items():
+        assert set(frames([Ledger(tmp_path)], table)) <= set(schema.names)
 
 
 def test_temporary_and_foreign_hidden_files_are_not_read(tmp_path: Path) -> None:
@@ -172,9 +236,17 @@ def test_temporary_and_foreign_hidden_files_are_not_read(tmp_path: Path) -> None
         ("metrics", {"trial_id": None}, "metrics.trial_id: missing in 1 rows"),
         ("metrics", {"split": NOTE}, "metrics.split: a value other than"),
         ("trials", {"state": "done"}, "trials.state: a value other than complete"),
-        ("trials", {"other": {1, 2}}, "trials.other: a value that is no JSON"),
-        ("trials", {"other": NOTE}, "trials.other: a value that is no JSON"),
-        ("trials", {"other": {"x": float("nan")}}, "trials.other: a value that is no JSON"),
+        ("trials", {"settings": {1, 2}}, "trials.settings: a value that is no JSON"),
+        ("trials", {"settings": NOTE}, "trials.settings: a value that is no JSON"),
+        ("trials", {"settings": {"x": float("nan")}}, "trials.settings: a value that is no JSON"),
+        ("trials", {"settings": {"seed": 1}}, "trials.settings: seed is a column itself"),
+        ("metrics", {"measures": {"loss": 1.0}}, "metrics.measures: loss is a column itself"),
+        ("metrics", {"measures": {NOTE: 1.0}}, "metrics.measures: a name that is no name"),
+        ("metrics", {"raw": {"ce": NOTE}}, "metrics.raw: a value that is no map"),
+        ("metrics", {"weighted": [1.0]}, "metrics.weighted: a value that is no map"),
+        ("predictions", {"subgroups": {"ward": 7}}, "subgroups: a value that is no category"),
+        ("predictions", {"subgroups": {"ward": NOTE * 4}}, "subgroups: a value that is no cat"),
+        ("test_reads", {"models": 3}, "test_reads.read: missing in 1 rows"),
         ("trials", {"started_at": datetime(2026, 1, 1)}, "without a time zone"),
         ("predictions", {"example_id": NOTE}, "predictions.example_id: a value that is no hex"),
         ("predictions", {"group_id": "1234567"}, "predictions.group_id: a value that is no hex"),
@@ -185,6 +257,7 @@ def test_a_mistake_of_the_program_is_refused_without_showing_the_value(
     tmp_path: Path, table: Any, change: dict[str, Any], problem: str
 ) -> None:
     row = {**KEY, **({"example_id": "0" * 32} if table == "predictions" else {}), **change}
+    row = {"study_id": "s", **change} if table == "test_reads" else row
     with pytest.raises(ValueError, match=problem) as caught:
         Ledger(tmp_path).write(table, [row], "x")
     assert "fever" not in str(caught.value)
@@ -292,7 +365,10 @@ def test_an_object_store_is_written_in_one_upload_and_anything_else_by_a_move() 
     assert other.moves == len(SCHEMAS) + 2
 
 
-def test_a_lost_connection_is_one_line_and_leaves_no_temporary_file() -> None:
+def test_a_lost_connection_is_one_line_and_leaves_no_temporary_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(location, "PAUSES", ())
     remote = Remote("hdfs")
     ledger = Ledger("bucket/ledger", PyFileSystem(remote))
     ledger.write("metrics", epochs(1), "t-0")
@@ -305,8 +381,39 @@ def test_a_lost_connection_is_one_line_and_leaves_no_temporary_file() -> None:
 
 
 def test_a_place_of_no_known_kind_is_one_line() -> None:
-    with pytest.raises(InputError, match="not a place where a ledger can be kept"):
+    with pytest.raises(InputError, match=r"no storage that can be used"):
         Ledger("nowhere://bucket/x")
+
+
+def test_ledgers_are_found_from_themselves_their_study_and_the_folder_of_studies(
+    tmp_path: Path,
+) -> None:
+    for study in ("a", "b"):
+        Ledger(tmp_path / study / "ledger").write("studies", [{"study_id": study}], "study")
+    (tmp_path / "no study").mkdir()
+    for place, count in ((tmp_path / "a" / "ledger", 1), (tmp_path / "a", 1), (tmp_path, 2)):
+        for root in (place, place.as_uri()):
+            found = find_ledgers(root)
+            assert [one.rows("studies")[0]["study_id"] for one in found] == ["a", "b"][:count]
+    for place in (tmp_path / "no study", tmp_path / "none"):
+        with pytest.raises(NotALedger, match=place.name):
+            find_ledgers(place)
+
+
+def test_a_ledger_in_object_storage_is_written_merged_found_and_read(endpoint: str) -> None:
+    study = Location(new_bucket(endpoint))
+    ledger = Ledger(study.child("ledger"))
+    ledger.write("studies", [{"study_id": "s"}], "study")
+    for attempt in range(3):
+        ledger.write("metrics", [{**MEASURED, "attempt": attempt}], f"t-{attempt}")
+    ledger.seal("t-0", "t-1")
+    ledger.merge()
+    (found,) = find_ledgers(study.root)
+    assert frames([found], "metrics").auroc.tolist() == [0.5] * 3
+    assert len(study.list("ledger/metrics")) == 3  # the schema, one merged file and t-2
+    assert found.changed_at() is not None
+    pickle.loads(pickle.dumps(found)).write("trials", [KEY], "t-2")
+    assert found.rows("trials", "trial_id") == [{"trial_id": "t"}]
 
 
 def test_a_ledger_travels_to_another_process(tmp_path: Path) -> None:
@@ -314,13 +421,23 @@ def test_a_ledger_travels_to_another_process(tmp_path: Path) -> None:
     assert Ledger(tmp_path).read("metrics").num_rows == 1
 
 
-def test_a_file_of_a_newer_version_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "problem"),
+    [
+        (b"99", r"ledger version 99.*install a newer dsgkd"),
+        (b"1", r"ledger version 1, but this dsgkd reads version 2: read it with the dsgkd that"),
+    ],
+)
+def test_a_file_of_another_version_is_refused_and_says_what_to_do(
+    tmp_path: Path, version: bytes, problem: str
+) -> None:
     ledger = Ledger(tmp_path)
     ledger.write("metrics", epochs(1), "t-0")
-    newer = SCHEMAS["metrics"].with_metadata({VERSION_KEY: b"99"})
-    pq.write_table(newer.empty_table(), tmp_path / "metrics" / "new.parquet")
-    with pytest.raises(InputError, match=r"ledger version 99.*install a newer dsgkd"):
+    other = SCHEMAS["metrics"].with_metadata({VERSION_KEY: version})
+    pq.write_table(other.empty_table(), tmp_path / "metrics" / "other.parquet")
+    with pytest.raises(NotALedger, match=problem) as caught:
         ledger.read("metrics")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 this is no Parquet file PAR1"])

@@ -1,4 +1,4 @@
-"""Are finished trials' files merged so that no row is ever lost, or read twice?"""
+"""Finished trials' files are merged so that no row is ever lost, or read twice."""
 
 import errno
 import multiprocessing
@@ -20,12 +20,11 @@ import pytest
 from pyarrow.fs import FileSystem, LocalFileSystem, PyFileSystem
 from remote import Remote
 
-import analysis
-from analysis.results import Results
 from dsgkd.errors import InputError
 from dsgkd.ledger import SCHEMAS, Ledger, Table, merging
 from dsgkd.ledger import ledger as module
 from dsgkd.ledger.table_storage import TableStorage
+from dsgkd.storage import location
 
 ROOT = Path(__file__).parents[3]
 MERGED: tuple[Table, ...] = ("trials", "metrics", "predictions")
@@ -58,9 +57,6 @@ def names(folder: Path, table: str) -> set[str]:
     return {path.name for path in (folder / table).iterdir()} - {"schema.parquet"}
 
 
-Reader = Callable[[], dict[str, Counter[Any]]]
-
-
 def counts(tables: dict[str, Any]) -> dict[str, Counter[Any]]:
     """How often each trial's attempt has rows, by table."""
     return {
@@ -69,19 +65,10 @@ def counts(tables: dict[str, Any]) -> dict[str, Counter[Any]]:
     }
 
 
-def ours(root: str, filesystem: FileSystem | None = None) -> list[Reader]:
-    """The readers that see every row exactly once at any moment."""
-    place: FileSystem = filesystem or LocalFileSystem()
-
-    def by_ledger() -> dict[str, Counter[Any]]:
-        ledger = Ledger(root, filesystem)
-        return counts({table: ledger.read(table).to_pandas() for table in MERGED})
-
-    def by_analysis() -> dict[str, Counter[Any]]:
-        results = Results((root,), place)
-        return counts({table: getattr(results, table) for table in MERGED})
-
-    return [by_ledger, by_analysis]
+def ours(root: str, filesystem: FileSystem | None = None) -> dict[str, Counter[Any]]:
+    """Every row exactly once at any moment, as the reader promises."""
+    ledger = Ledger(root, filesystem)
+    return counts({table: ledger.read(table).to_pandas() for table in MERGED})
 
 
 def plain(root: str, filesystem: FileSystem | None = None) -> dict[str, Counter[Any]]:
@@ -120,8 +107,8 @@ def test_the_files_of_finished_trials_become_one_as_soon_as_they_are_many(tmp_pa
             ds.field("trial_id").isin([f"search-mlkd-{n:03d}" for n in numbers])
         ).equals(before[table].filter(ds.field("trial_id") != "search-mlkd-999"))
         assert list(pd.read_parquet(tmp_path / table).columns) == SCHEMAS[table].names
-    for read in [*ours(str(tmp_path)), lambda: plain(str(tmp_path))]:
-        assert read() == expected([*range(module.MERGE_AT), 999])
+    for read in (ours, plain):
+        assert read(str(tmp_path)) == expected([*range(module.MERGE_AT), 999])
 
 
 def test_what_is_not_sealed_is_left_alone_and_a_merged_trial_can_get_attempts(
@@ -135,11 +122,9 @@ def test_what_is_not_sealed_is_left_alone_and_a_merged_trial_can_get_attempts(
     running = {f"{name_of(10)}.parquet"}
     assert {n for n in names(tmp_path, "trials") if not n.startswith("merged-")} == running
     write_trial(ledger, 1, attempt=2)
-    for read in ours(str(tmp_path)):
-        found = read()
-        wanted = expected([0, 1, 2, 10])
-        for table, again in expected([1], attempt=2).items():
-            assert found[table] == wanted[table] + again
+    found, wanted = ours(str(tmp_path)), expected([0, 1, 2, 10])
+    for table, again in expected([1], attempt=2).items():
+        assert found[table] == wanted[table] + again
     ledger.seal(name_of(1, attempt=2))
     ledger.merge()
     assert len(names(tmp_path, "trials")) == 2
@@ -182,8 +167,8 @@ def test_a_merged_file_grows_until_it_is_full_and_is_then_never_touched(
         assert len(names(tmp_path, "trials")) <= len(full) + 1 + 4
     assert 3 <= len(full) <= 10
     assert len(written) <= 16 + len(full)  # a merge writes a part, and a full one where it fills
-    for read in [*ours(str(tmp_path)), lambda: plain(str(tmp_path))]:
-        assert read() == expected(range(64))
+    for read in (ours, plain):
+        assert read(str(tmp_path)) == expected(range(64))
 
 
 @pytest.mark.parametrize("kind", ["s3", "hdfs"])
@@ -191,6 +176,7 @@ def test_a_merge_that_is_killed_at_any_call_loses_nothing_and_is_taken_up_again(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(merging, "PAUSE", 0.0)
+    monkeypatch.setattr(location, "PAUSES", ())
     call, killed = 1, True
     while killed:
         remote = Remote(kind)
@@ -213,8 +199,7 @@ def test_a_merge_that_is_killed_at_any_call_loses_nothing_and_is_taken_up_again(
         except (InputError, OSError):
             assert remote.dead
         remote.dies_at = 0
-        for read in ours(root, place):
-            assert read() == expected(range(7)), f"killed at call {call}"
+        assert ours(root, place) == expected(range(7)), f"killed at call {call}"
         for table, found in plain(root, place).items():
             assert found >= expected(range(7))[table], f"killed at call {call}"
 
@@ -225,8 +210,8 @@ def test_a_merge_that_is_killed_at_any_call_loses_nothing_and_is_taken_up_again(
         write_trial(ledger, 7)
         ledger.seal(name_of(7))
         ledger.merge()
-        for found in [*(read() for read in ours(root, place)), plain(root, place)]:
-            assert found == expected(range(8)), f"killed at call {call}"
+        for read in (ours, plain):
+            assert read(root, place) == expected(range(8)), f"killed at call {call}"
         call += 1
     assert call > 30  # a merge of three tables is many calls: the loop did not end at once
 
@@ -257,7 +242,7 @@ def test_a_full_disk_leaves_all_readable_and_the_merge_is_done_when_there_is_roo
         with monkeypatch.context() as patch:
             patch.setattr(merging, "PAUSE", 0.0)
             if step == "write":
-                patch.setattr("builtins.open", fill(open))
+                patch.setattr("io.open", fill(open))
             else:
                 patch.setattr(os, step, fill(getattr(os, step)))
             problem = ""
@@ -267,8 +252,7 @@ def test_a_full_disk_leaves_all_readable_and_the_merge_is_done_when_there_is_roo
                 problem = str(error)
         full = bool(problem)
         assert not full or "no space left" in problem
-        for read in ours(str(root)):
-            assert read() == expected(range(4))
+        assert ours(str(root)) == expected(range(4))
         for table, found in plain(str(root)).items():
             assert found >= expected(range(4))[table]
         ledger.merge()
@@ -295,11 +279,11 @@ def test_a_small_disk_that_is_really_full_is_one_line_and_all_is_readable(on_a_s
         "    ledger.merge()\n"
         "except InputError as error:\n"
         "    print(error)\n"
-        "assert all(read() == expected(range(4)) for read in ours(str(root)))\n"
+        "assert ours(str(root)) == expected(range(4))\n"
         "assert not [path for path in root.rglob('*') if 'merged-' in path.name]\n"
         "os.unlink(root / 'filler')\n"
         "ledger.merge()\n"
-        "assert all(read() == expected(range(4)) for read in ours(str(root)))\n"
+        "assert ours(str(root)) == expected(range(4))\n"
         "print(len(names(root, 'trials')))\n"
     )
     run = on_a_small_disk(script, 512)
@@ -341,12 +325,11 @@ def test_a_driver_that_is_killed_again_and_again_loses_no_finished_trial(tmp_pat
             pass
         first = max(finished) + 2  # the one that was cut off keeps its number
         complete = [f"search-mlkd-{number:03d}" for number in finished]
-        for read in ours(root):
-            found = read()
-            for table, count in (("trials", 1), ("metrics", EPOCHS), ("predictions", 1)):
-                rows = found[table]
-                assert {rows[(trial, 1)] for trial in complete} == {count}
-                assert max(rows.values()) == count
+        found = ours(root)
+        for table, count in (("trials", 1), ("metrics", EPOCHS), ("predictions", 1)):
+            rows = found[table]
+            assert {rows[(trial, 1)] for trial in complete} == {count}
+            assert max(rows.values()) == count
         seen = plain(root)["trials"]
         assert all(seen[(trial, 1)] for trial in complete)
         doubles += max(seen.values()) > 1
@@ -375,15 +358,12 @@ def test_readers_see_every_finished_trial_once_while_files_are_merged(
         while not over.is_set() or reads < 3:
             until = finished[0]
             try:
-                for read in ours(root):
-                    found = read()
-                    for table, wanted in expected(range(until)).items():
-                        if not wanted <= found[table] or any(
-                            count != wanted[key]
-                            for key, count in found[table].items()
-                            if key in wanted
-                        ):
-                            problems.append((read, table, until, wanted - found[table]))
+                found = ours(root)
+                for table, wanted in expected(range(until)).items():
+                    if not wanted <= found[table] or any(
+                        count != wanted[key] for key, count in found[table].items() if key in wanted
+                    ):
+                        problems.append(("ours", table, until, wanted - found[table]))
                 try:
                     seen = plain(root)
                 except FileNotFoundError:
@@ -425,19 +405,16 @@ def test_a_listing_that_was_taken_in_the_middle_of_a_merge_is_taken_again(
         todo = set(MERGED)
 
         def listing(self: Any, folder: str) -> list[str]:
-            table, now = Path(folder).name, list_names(self, folder)
+            table = Path(folder).name
             if table not in todo:
-                return now
+                return list_names(self, folder)
             todo.remove(table)
-            return stale[table] if now[0].endswith(".parquet") else [n[:-8] for n in stale[table]]
+            return [name.removesuffix(".parquet") for name in stale[table]]
 
         return listing
 
-    by_ledger, by_analysis = ours(str(tmp_path))
     monkeypatch.setattr(TableStorage, "names", torn(TableStorage.names))
-    assert by_ledger() == expected(range(4))
-    monkeypatch.setattr(Results, "_names", torn(Results._names))
-    assert by_analysis() == expected(range(4))
+    assert ours(str(tmp_path)) == expected(range(4))
 
 
 def test_a_folder_that_never_holds_still_is_one_line(
@@ -445,11 +422,8 @@ def test_a_folder_that_never_holds_still_is_one_line(
 ) -> None:
     write_trial(Ledger(tmp_path), 0)
     monkeypatch.setattr(TableStorage, "read", lambda *_: None)
-    monkeypatch.setattr(Results, "_read_file", lambda *_: None)
     with pytest.raises(InputError, match="read it again"):
         Ledger(tmp_path).read("trials")
-    with pytest.raises(analysis.NotALedger, match="read it again"):
-        _ = Results((str(tmp_path),), LocalFileSystem()).trials
 
 
 def test_two_that_merge_at_once_end_in_one_line(
@@ -497,15 +471,6 @@ def test_what_was_sealed_is_not_written_again(tmp_path: Path) -> None:
                 ledger.write("trials", [], written)
         ledger.merge()
     write_trial(ledger, 0, attempt=2)
-
-
-def test_reader_and_writer_agree_on_the_names() -> None:
-    from analysis import results
-    from dsgkd.ledger import REPLACES_KEY
-
-    assert results._REPLACES_KEY == REPLACES_KEY
-    assert merging.is_merged(results._MERGED + "x")
-    assert not merging.is_merged("m" + results._MERGED)
 
 
 def test_a_ledger_is_imported_without_torch_and_ray() -> None:

@@ -1,8 +1,10 @@
+import json
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from dsgkd.errors import InputError
 from dsgkd.models import hub as zoo
@@ -152,6 +154,55 @@ def test_depth_is_the_number_of_layers_in_every_family(family, make_model, tmp_p
     assert depth(load_config(str(tmp_path))) == 3
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "deberta"])
+@pytest.mark.parametrize("lost", ["an encoder tensor", "the pooler", "nothing"])
+@pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForSequenceClassification])
+def test_weights_of_the_encoder_may_not_be_missing_but_a_head_may(
+    lost, auto_class, family, make_model, tmp_path
+):
+    make_model(family).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    if lost == "the pooler":
+        weights = {name: t for name, t in weights.items() if "pooler" not in name}
+    name = next(name for name in weights if ".1." in name)
+    if lost == "an encoder tensor":
+        del weights[name]
+    save_file(weights, file, {"format": "pt"})
+    if lost != "an encoder tensor":
+        load_model(str(tmp_path), "dsgkd_plain", auto_class)
+        return
+    with pytest.raises(InputError, match=r"its weights lack tensors \(1: \S*" + name) as caught:
+        load_model(str(tmp_path), "dsgkd_plain", auto_class)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_architecture_are_refused_by_name(folder, make_model):
+    make_model("electra").save_pretrained(folder)
+    make_model("bert").config.save_pretrained(folder)
+    with pytest.raises(InputError, match=r"lack tensors \(\d+: .*, \.\.\.\)|cannot be loaded"):
+        load_model(str(folder), "dsgkd_plain")
+
+
+def test_a_head_for_masked_words_may_be_new(folder):
+    assert load_model(str(folder), "dsgkd_plain", AutoModelForMaskedLM).cls is not None
+
+
+@pytest.mark.parametrize("load", [load_config, load_tokenizer, lambda f: load_model(f, "eager")])
+def test_code_of_a_models_own_is_never_run_and_nobody_is_asked(load, folder, monkeypatch):
+    file = folder / "config.json"
+    theirs = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
+    config = json.loads(file.read_text()) | {"model_type": "evil", "auto_map": theirs}
+    file.write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"auto_map": {"AutoTokenizer": ["evil.T", "evil.T"]}})
+    )
+    (folder / "evil.py").write_text("raise SystemExit('remote code was run')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on the terminal"))
+    with pytest.raises(InputError, match="it needs code of its own, which is never run"):
+        load(str(folder))
+
+
 @pytest.mark.parametrize("damage", ["cut", "missing", "other shape"])
 def test_weights_that_cannot_be_read_are_a_users_error(damage, folder, make_model):
     weights = folder / "model.safetensors"
@@ -187,6 +238,6 @@ def test_a_tokenizer_that_is_not_fast_is_a_users_error(folder, monkeypatch):
     class Slow:
         is_fast = False
 
-    monkeypatch.setattr(zoo.AutoTokenizer, "from_pretrained", lambda _: Slow())
+    monkeypatch.setattr(zoo.AutoTokenizer, "from_pretrained", lambda *_, **__: Slow())
     with pytest.raises(InputError, match="not a fast one"):
         load_tokenizer(str(folder))

@@ -1,163 +1,158 @@
-import errno
-import json
-
 import pytest
 import torch
-from safetensors import SafetensorError
-from transformers import PreTrainedModel, pipeline
+from transformers import PreTrainedModel
 
-from dsgkd.errors import InputError, StorageError
+from dsgkd.alignment.batch import Side, WordSpans
+from dsgkd.alignment.words import WordRule
+from dsgkd.errors import InputError
+from dsgkd.models.export import StudentCard, save_student
+from dsgkd.models.heads import PaperHead
+from dsgkd.models.names import HEADS
 from dsgkd.models.student import (
-    PaperClassifier,
-    StudentCard,
+    Student,
     StudentConfig,
     encoder_of,
-    load_student,
+    needs_words,
     new_student,
-    probabilities,
-    save_student,
 )
+from dsgkd.models.taps import run_model
 
-TEXT = "w5 w7 w33 w12"
-
-
-def card(head: str) -> StudentCard:
-    return StudentCard(("경증", "중증", "unknown"), head, 48, 0.31, "distilled", {"auroc": 0.8})
-
-
-@pytest.fixture
-def encoder(tmp_path, make_model, word_tokenizer) -> str:
-    make_model().save_pretrained(tmp_path / "encoder")
-    word_tokenizer.save_pretrained(tmp_path / "encoder")
-    return str(tmp_path / "encoder")
+FAMILIES = ["roberta", "electra", "distilbert", "modernbert", "deberta"]
+CASES = [("bert", head) for head in HEADS]
+CASES += [(family, head) for family in FAMILIES for head in ("cls", "words")]
 
 
 @pytest.fixture
-def make_student(encoder):
-    def make(head="standard", reference=encoder):
-        torch.manual_seed(0)
-        student = new_student(StudentConfig(reference, head), reference, 3, "dsgkd_plain")
-        with torch.no_grad():  # far enough from a tie
-            for name, parameter in student.named_parameters():
-                if "classifier" in name or name.startswith("head."):
-                    parameter.mul_(20)
-        return student.eval()
-
-    return make
+def side(make_batch):
+    """Three texts of different length with three, one and no word."""
+    return make_batch().student
 
 
-def ask(student, tokenizer):
-    inputs = tokenizer([TEXT, "w8 w9", "w40"], padding=True, return_tensors="pt")
-    return probabilities(student, inputs.input_ids, inputs.attention_mask)
+def ask(student, side, **options):
+    words = {"spans": side.words.spans} if needs_words(student) else {}
+    return student(input_ids=side.input_ids, attention_mask=side.attention_mask, **words, **options)
 
 
-@pytest.mark.parametrize("head", ["standard", "paper"])
-def test_a_student_comes_back_as_it_was_saved(head, make_student, word_tokenizer, tmp_path):
-    student = make_student(head)
-    save_student(tmp_path / "a", student, word_tokenizer, card(head))
-    loaded, tokenizer, facts = load_student(tmp_path / "a", "dsgkd_plain")
-    assert facts == card(head)
-    assert not loaded.training
-    assert isinstance(loaded, PaperClassifier) == (head == "paper")
-    assert torch.equal(ask(loaded, tokenizer), ask(student, word_tokenizer))
+@pytest.mark.parametrize(("family", "head"), CASES)
+def test_every_family_can_be_a_student(family, head, make_student, side):
+    student = make_student(head, family)
+    output = ask(student, side, output_hidden_states=True)
+    assert len(output.hidden_states) == 4
+    assert ask(student, side).hidden_states is None
+    assert output.logits.shape == (3, 3)
+    assert (output.logits[0] - output.logits[1]).abs().max() > 1e-3
+    encoder = encoder_of(student)
+    assert isinstance(encoder, PreTrainedModel)
+    assert not any("classifier" in name for name, _ in encoder.named_parameters())
 
 
-def test_the_pipeline_of_transformers_gives_the_label_of_a_standard_student(
-    make_student, word_tokenizer, tmp_path
-):
-    student = make_student()
-    save_student(tmp_path / "a", student, word_tokenizer, card("standard"))
-    classify = pipeline("text-classification", str(tmp_path / "a"))
-    (answer,) = classify([TEXT])
-    probability = ask(student, word_tokenizer)[0]
-    assert answer["label"] == card("standard").label_names[probability.argmax()]
-    assert answer["score"] == pytest.approx(probability.max().item(), rel=1e-3)
-    assert "dsgkd" not in (tmp_path / "a" / "config.json").read_text()
+@pytest.mark.parametrize(("family", "head"), CASES)
+def test_every_trainable_weight_gets_a_gradient_under_autocast(family, head, make_student, side):
+    student = make_student(head, family).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = ask(student, side).logits.float().square().sum()
+    loss.backward()
+    idle = [n for n, p in student.named_parameters() if p.requires_grad and p.grad is None]
+    assert idle == []
+    assert all(p.grad.isfinite().all() for p in student.parameters() if p.requires_grad)
+    frozen = [n for n, p in student.named_parameters() if not p.requires_grad]
+    assert all("pooler" in name for name in frozen)
+    assert not frozen or head in ("mean", "max", "words")
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "modernbert"])
-@pytest.mark.parametrize("head", ["standard", "paper"])
-def test_every_family_can_be_a_student(
-    family, head, make_model, make_student, make_batch, tmp_path
-):
-    make_model(family).save_pretrained(tmp_path / family)
-    student = make_student(head, str(tmp_path / family))
-    side = make_batch().student
-    probability = probabilities(student, side.input_ids, side.attention_mask)
-    assert probability.shape == (3, 3)
-    assert probability.dtype == torch.float32
-    torch.testing.assert_close(probability.sum(1), torch.ones(3))
-    assert isinstance(encoder_of(student), PreTrainedModel)
-    assert not any("classifier" in name for name, _ in encoder_of(student).named_parameters())
+@pytest.mark.parametrize(("family", "head"), CASES)
+def test_padding_changes_nothing_and_a_full_batch_needs_no_mask(family, head, make_student, side):
+    student = make_student(head, family)
+    length = int(side.attention_mask[1].sum())
+    words = WordSpans(side.words.spans[1:2])
+    padded = Side(side.input_ids[1:2], side.attention_mask[1:2], words)
+    full = Side(padded.input_ids[:, :length], padded.attention_mask[:, :length], words, True)
+    one, other = (run_model(student, text).logits for text in (padded, full))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_the_papers_head_is_two_layers_on_the_pooler(make_student, make_batch):
+def test_only_the_words_head_is_told_of_words(make_student, side):
+    assert [head for head in HEADS if needs_words(make_student(head))] == ["words"]
+    student = make_student("words")
+    with pytest.raises(InputError, match="where the words are"):
+        student(side.input_ids, side.attention_mask)
+    moved = side.words.spans.roll(1, 0)
+    one, other = (
+        student(side.input_ids, side.attention_mask, spans=spans).logits
+        for spans in (side.words.spans, moved)
+    )
+    assert not torch.allclose(one, other)
+
+
+def test_the_papers_head_stands_on_the_pooler(make_student, side):
     student = make_student("paper")
-    side = make_batch().student
+    assert isinstance(student.head, PaperHead)
     inputs = {"input_ids": side.input_ids, "attention_mask": side.attention_mask}
-    _, first, _, _, second = student.head
     pooled = student.encoder(**inputs).pooler_output
-    expected = second(torch.nn.functional.gelu(first(pooled)))
+    expected = student.head.output(torch.nn.functional.gelu(student.head.hidden(pooled)))
     torch.testing.assert_close(student(**inputs).logits, expected)
-    assert first.weight.shape == (32, 32)
-    assert student(**inputs).hidden_states is None
-    assert len(student(**inputs, output_hidden_states=True).hidden_states) == 4
 
 
-def test_no_texts_have_no_probabilities(make_student):
+@pytest.mark.parametrize("head", HEADS)
+def test_a_worker_without_texts_reaches_every_weight(head, make_student):
     nothing = torch.zeros(0, 8, dtype=torch.long)
-    assert probabilities(make_student(), nothing, nothing).shape == (0, 3)
+    student = make_student(head)
+    words = WordSpans(torch.zeros(0, 2, 2, dtype=torch.long))
+    logits = run_model(student, Side(nothing, nothing, words)).logits
+    logits[:0].sum().backward()
+    assert all(p.grad is not None for p in student.parameters() if p.requires_grad)
 
 
-def test_a_new_head_is_drawn_from_the_current_random_state(make_student):
-    one, two = make_student(), make_student()
-    torch.manual_seed(1)
-    other = new_student(StudentConfig(), encoder_of(one).name_or_path, 3, "dsgkd_plain")
-    assert torch.equal(one.classifier.weight, two.classifier.weight)
-    assert not torch.equal(one.classifier.weight, other.classifier.weight)
+@pytest.mark.parametrize("head", HEADS)
+def test_a_new_head_is_drawn_from_the_current_random_state(head, make_encoder):
+    weights = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        student = new_student(StudentConfig(head=head), make_encoder(), 3, "dsgkd_plain")
+        weights.append([p for n, p in student.named_parameters() if n.endswith("weight")][-1])
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
-def test_a_folder_without_a_student_is_a_users_error(encoder, tmp_path):
-    for folder in (encoder, "none"):
-        with pytest.raises(InputError, match=r"no dsgkd\.json in it, so no trained student"):
-            load_student(tmp_path / folder, "dsgkd_plain")
+@pytest.fixture
+def saved(make_student, word_tokenizer, tmp_path):
+    """Save a student of the family and head; return it and its folder."""
+
+    def save(head, family="bert"):
+        student = make_student(head, family)
+        card = StudentCard(("a", "b", "c"), head, 48, 0.5, "mlkd", {}, WordRule(), 32)
+        save_student(tmp_path / "saved", student, word_tokenizer, card)
+        return student, str(tmp_path / "saved")
+
+    return save
 
 
-@pytest.mark.parametrize("file", ["dsgkd.json", "head.safetensors", "model.safetensors"])
-def test_a_damaged_student_is_a_users_error(file, make_student, word_tokenizer, tmp_path):
-    save_student(tmp_path / "a", make_student("paper"), word_tokenizer, card("paper"))
-    path = tmp_path / "a" / file
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match=r"damaged|cannot be loaded"):
-        load_student(tmp_path / "a", "dsgkd_plain")
+@pytest.mark.parametrize("head", HEADS)
+def test_a_saved_student_goes_on_with_its_trained_head(head, saved, side):
+    student, folder = saved(head)
+    going_on = new_student(StudentConfig(head=head, dropout=0.4), folder, 3, "dsgkd_plain").eval()
+    torch.testing.assert_close(ask(going_on, side).logits, ask(student, side).logits)
+    if isinstance(going_on, Student):
+        assert going_on.head.dropout.p == 0.4
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left")]
-)
-def test_a_full_disk_is_a_users_error(error, make_student, word_tokenizer, tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise error
-
-    student = make_student()
-    monkeypatch.setattr(type(student), "save_pretrained", full)
-    with pytest.raises(StorageError, match="choose another --out"):
-        save_student(tmp_path / "a", student, word_tokenizer, card("standard"))
-    assert not (tmp_path / "a" / "dsgkd.json").exists()
+@pytest.mark.parametrize(("head", "classes"), [("paper", 3), ("words", 2)])
+def test_another_head_on_a_saved_student_is_new_on_the_trained_encoder(head, classes, saved):
+    student, folder = saved("words")
+    other = new_student(StudentConfig(head=head), folder, classes, "dsgkd_plain")
+    assert other.head.num_classes == classes
+    for name, parameter in encoder_of(student).named_parameters():
+        trained = encoder_of(other).get_parameter(name)
+        assert torch.equal(trained, parameter)
+        assert trained.requires_grad or (head == "words" and "pooler" in name)
 
 
-def test_saved_files_hold_no_text_that_the_student_read(make_student, word_tokenizer, tmp_path):
-    student = make_student()
-    ask(student, word_tokenizer)
-    save_student(tmp_path / "a", student, word_tokenizer, card("standard"))
-    files = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
-    assert {path.name for path in files} == {
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "dsgkd.json",
-    }
-    assert not any(TEXT.encode() in path.read_bytes() for path in files)
-    facts = json.loads((tmp_path / "a" / "dsgkd.json").read_text(encoding="utf-8"))
-    assert facts.keys() == StudentCard.__dataclass_fields__.keys()
+def test_the_architectures_own_head_cannot_follow_another(saved):
+    _, folder = saved("mean")
+    with pytest.raises(InputError, match="choose the head 'mean'"):
+        new_student(StudentConfig(), folder, 3, "dsgkd_plain")
+
+
+def test_an_unknown_head_is_refused_before_anything_is_loaded():
+    with pytest.raises(InputError, match="'average' unknown"):
+        StudentConfig(head="average")

@@ -8,17 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from s3_server import endpoint as endpoint
+from s3_server import new_bucket
 
 from dsgkd.alignment.batches import training_batches
-from dsgkd.distillation.store import populate as filling, shard
+from dsgkd.distillation.store import populate as filling
+from dsgkd.distillation.store import shard
 from dsgkd.distillation.store.populate import chunks, populate, populate_chunk, words_needed
 from dsgkd.distillation.store.shard import DamagedShard, Shard, write_shard
-from dsgkd.distillation.store.shard_storage import ShardStorage, StoreConfig
+from dsgkd.distillation.store.shard_storage import ShardStorage, StoreConfig, folders
 from dsgkd.distillation.store.state_kinds import StateKind, bytes_needed, kinds_of, request_of
 from dsgkd.distillation.store.states import States
 from dsgkd.distillation.teachers.teacher import LiveTeacher, StoredTeacher
 from dsgkd.errors import InputError
 from dsgkd.models.taps import TapRequest
+from dsgkd.storage.location import Location
 from dsgkd.training.run import open_notes
 
 REQUEST = TapRequest((0, 2), (1,))
@@ -249,9 +253,10 @@ def test_the_size_is_known_beforehand_to_the_byte(filled, notes, make_model):
     assert np.array_equal(np.concatenate(cut), rows)
 
 
-def test_object_storage_is_read_through_a_copy_on_each_node(notes, make_model, tmp_path):
-    """A file:// URI stands in for object storage: shards are mapped from the node's copy."""
-    uri, words = f"file://{tmp_path}/bucket/teacher", words_needed(notes, 32)
+def test_object_storage_is_read_through_a_copy_on_each_node(notes, make_model, tmp_path, endpoint):
+    """Shards are mapped from the node's copy."""
+    bucket, words = Location(new_bucket(endpoint)), words_needed(notes, 32)
+    uri = bucket.child("teacher").root
     first = States(ShardStorage(tmp_path / "node-1", uri), "teacher-a")
     first.storage.describe({"teacher": "a"})
     populate(first, notes, words, PARTS, make_model, False)
@@ -269,14 +274,18 @@ def test_object_storage_is_read_through_a_copy_on_each_node(notes, make_model, t
         return populate(third, notes, words, PARTS, make_model, False)
 
     assert_answers(third, repair, notes, make_model)
+    store = StoreConfig(bucket.root, str(tmp_path / "nodes"))
+    ((name, storage),) = folders(store, tmp_path)
+    assert name == "teacher"
+    assert len(storage.shards()) == len(third.shards)
     second.storage.remove()
-    assert not list((tmp_path / "bucket").iterdir())
+    assert not bucket.folders()
 
 
 def test_storage_that_cannot_be_reached_is_a_users_error(tmp_path):
-    with pytest.raises(InputError, match="nosuch://x: cannot be reached"):
+    with pytest.raises(InputError, match="nosuch://x: no storage that can be used"):
         ShardStorage(tmp_path, "nosuch://x")
-    with pytest.raises(InputError, match="store budget: 0 GB is none"):
+    with pytest.raises(InputError, match="budget_gb: 0"):
         StoreConfig(budget_gb=0)
 
 

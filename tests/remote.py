@@ -1,4 +1,4 @@
-"""A remote file system in memory that counts what is asked of it, loses moves and can die."""
+"""A remote file system in memory that counts what is asked of it, has faults and can die."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ class Remote(FSSpecHandler):
         super().__init__(fsspec.filesystem("memory", skip_instance_cache=True))
         self.fs.store, self.fs.pseudo_dirs = {}, [""]
         self.kind, self.moves, self.lose_moves = kind, 0, False
-        self.calls, self.dies_at = 0, 0
+        self.calls, self.dies_at, self.faults = 0, 0, 0
 
     def get_type_name(self) -> str:
         return self.kind
@@ -47,6 +47,9 @@ def _mortal(name: str) -> Any:
     inner = getattr(Remote, name)
 
     def method(self: Remote, *args: Any) -> Any:
+        if self.faults:
+            self.faults -= 1
+            raise OSError("connection\nlost")
         if self.dead:
             raise OSError("killed")
         self.calls += 1

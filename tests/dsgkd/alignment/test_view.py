@@ -1,8 +1,7 @@
 import subprocess
 import sys
 from copy import deepcopy
-from dataclasses import replace
-from itertools import chain, pairwise, product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from dsgkd.alignment import encoding
+from dsgkd.alignment import view
 from dsgkd.alignment._spans import Meaningless, script_spans
 from dsgkd.alignment._tokens import at_spaces, before_spaces, cut_for, nowhere, tokenize
-from dsgkd.alignment.encoding import EncodedNotes, encode, encoded, tokenizer_fingerprint
+from dsgkd.alignment.view import encode, encoded, tokenizer_fingerprint
 from dsgkd.alignment.words import WordRule, find_words, separated
 from dsgkd.data.ragged import Ragged
 from dsgkd.errors import InputError
@@ -47,33 +46,11 @@ PIECES = [
     *("로", "환아", "漢", "\U0001f600", "㎎", "3", ".", ",", "(", "’", "\u0301", "\u200b", "[SEP]"),
     *(" ", " ", " ", "  ", "\n", "▁"),
 ]
-SMALL_VOCABULARY = [
-    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ",", "fever", "vomit", "##ing"),
-    *("##vomit", "환", "##아", "으", "##로", "##으"),
-]
 texts = st.lists(st.lists(st.sampled_from(PIECES), max_size=14).map("".join), max_size=4)
 
 
 def rows(table, column):
     return table[column].to_pylist()
-
-
-def bert(*without: str) -> BertTokenizer:
-    """A WordPiece of a few tokens, in which some are missing."""
-    kept = [token for token in SMALL_VOCABULARY if token not in without]
-    vocab = {token: number for number, token in enumerate(kept)}
-    return BertTokenizer(vocab=vocab, do_lower_case=True, strip_accents=False)
-
-
-@pytest.fixture(scope="module")
-def english() -> BertTokenizer:
-    """Knows Korean characters at the start of a word only, as English models mostly do."""
-    return bert("##아", "##로", "##으")
-
-
-@pytest.fixture(scope="module")
-def korean() -> BertTokenizer:
-    return bert()
 
 
 def expected_spans(text, tokenizer, max_length):
@@ -299,7 +276,7 @@ def test_texts_are_the_same_in_pieces_and_whole(
     for rule in (WordRule("script"), WordRule("paper")):
         pieces = encode(texts, tokenizer, max_length, rule, separate)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(encoding, "cut_for", lambda _: nowhere)
+            patch.setattr(view, "cut_for", lambda _: nowhere)
             assert encode(texts, tokenizer, max_length, rule, separate) == pieces
 
 
@@ -357,7 +334,7 @@ def only_file(cache: Path) -> Path:
 def test_notes_are_tokenised_once(make_notes, tokenizers, tmp_path, monkeypatch, samples):
     notes, tokenizer = make_notes(samples), tokenizers["wordpiece"]
     first = encoded(notes, tokenizer, 24, WordRule(), tmp_path)
-    monkeypatch.setattr(encoding, "encode", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(view, "encode", lambda *_: pytest.fail("tokenised again"))
     assert encoded(notes, tokenizer, 24, WordRule(), tmp_path) == first
     assert only_file(tmp_path).stat().st_mode & 0o777 == 0o600
 
@@ -453,75 +430,3 @@ def test_a_full_disk_is_an_input_error_and_leaves_nothing(
     with pytest.raises(InputError, match="no space left on the disk"):
         encoded(make_notes(samples), tokenizers["wordpiece"], 24, WordRule(), tmp_path)
     assert list((tmp_path / "encodings").iterdir()) == []
-
-
-# -------------------------------------------------------------------------------- encoded notes
-
-
-def test_words_are_those_that_both_models_have_whole(make_notes, tokenizers, tmp_path, samples):
-    student, teacher = tokenizers["wordpiece"], tokenizers["byte-level BPE, trimmed"]
-    notes = EncodedNotes.build(make_notes(samples), student, teacher, 40, WordRule(), tmp_path)
-    sides = [
-        encode(samples, student, 40, WordRule()),
-        encode(samples, teacher, 40, WordRule(), separate=True),
-    ]
-    for row in range(len(samples)):
-        spans = zip(*(rows(side, c)[row] for side in sides for c in ("word_start", "word_end")))
-        expected = [list(span) for span in spans if min(span) >= 0]
-        assert notes.words.take(np.array([row])).flat()[:, :4].tolist() == expected
-    found = [len(find_words(text, WordRule())) for text in samples]
-    assert notes.words_found.tolist() == found
-    assert notes.words.lengths.sum() < sum(found)
-
-
-def test_only_the_teacher_reads_words_apart_from_their_particles(
-    make_notes, korean, english, tmp_path
-):
-    text = "환아vomiting으로"
-    notes = EncodedNotes.build(make_notes([text]), korean, english, 16, WordRule(), tmp_path)
-    assert notes.student.flat().tolist() == korean(text)["input_ids"]
-    assert korean.tokenize(text) == ["환", "##아", "##vomit", "##ing", "##으", "##로"]
-    assert notes.teacher.flat().tolist() == english("환아 vomiting 으로")["input_ids"]
-    assert english.tokenize("환아 vomiting 으로") == ["[UNK]", "vomit", "##ing", "[UNK]"]
-    assert notes.words.flat().tolist() == [[3, 5, 2, 4, 0]]
-
-
-def test_words_unknown_to_a_side_are_lost_and_counted_once(make_notes, korean, english, tmp_path):
-    texts = ["fever qq fever환 fever", "환아", "vomiting환 qq"]
-    notes = EncodedNotes.build(make_notes(texts), korean, english, 16, WordRule(), tmp_path)
-    assert notes.words_found.tolist() == [4, 0, 2]
-    assert notes.words_unknown.tolist() == [[1, 1], [0, 0], [1, 1]]
-    assert notes.words.lengths.tolist() == [2, 0, 0]
-    assert notes.words.flat()[:, 0].tolist() == [1, 4]
-    others = replace(notes, splits=np.array(["a", "a", "b"])).split("b")
-    assert others.words_unknown.tolist() == [[1, 1]]
-
-
-def test_without_a_teacher_there_are_no_words(make_notes, tokenizers, tmp_path, samples):
-    notes = EncodedNotes.build(
-        make_notes(samples), tokenizers["wordpiece"], None, 40, WordRule(), tmp_path
-    )
-    assert notes.teacher is None
-    assert notes.words.lengths.tolist() == [0, 0, 0]
-    assert notes.words_found.sum() > 0
-
-
-def test_a_split_has_its_rows_in_their_order(make_notes, tokenizers, tmp_path, samples):
-    notes = make_notes(samples * 2, ["train", "test", "test", "train", "validation", "train"])
-    both = tokenizers["wordpiece"], tokenizers["Unigram, always"]
-    whole = EncodedNotes.build(notes, *both, 40, WordRule(), tmp_path)
-    train = whole.split("train")
-    assert train.example_ids == ["e0", "e3", "e5"]
-    assert train.labels.tolist() == [0, 1, 1]
-    assert train.lengths.tolist() == whole.lengths[[0, 3, 5]].tolist()
-    ids = rows(encode(samples * 2, both[0], 40, WordRule()), "input_ids")
-    assert train.student.flat().tolist() == list(chain(ids[0], ids[3], ids[5]))
-    assert len(whole.split("nothing")) == 0
-    assert train.num_classes == 2
-
-
-def test_texts_to_predict_on_need_no_labels(tokenizers, samples):
-    notes = EncodedNotes.unlabelled(samples, tokenizers["wordpiece"], 30)
-    assert len(notes) == 3
-    assert notes.labels.tolist() == [0, 0, 0]
-    assert notes.lengths.max() == 30
