@@ -149,18 +149,18 @@ def make_config(notes_csv: Path, zoo: Path) -> Callable[..., RunConfig]:
         short = OptimisationConfig(
             epochs=3, batch_size=8, encoder_lr=2e-3, classifier_lr=5e-3, precision="fp32"
         )
-        run = RunConfig(
-            data=DataConfig(path=str(notes_csv)),
-            student=StudentConfig(str(zoo / student)),
-            distillation=DistillationConfig(
+        fields: dict[str, Any] = {
+            "data": DataConfig(path=str(notes_csv)),
+            "student": StudentConfig(str(zoo / student)),
+            "distillation": DistillationConfig(
                 "+".join(str(zoo / name) for name in teacher.split("+") if name),
                 **distillation or {},
             ),
-            optimisation=replace(short, **optimisation or {}),
-            selection=SelectionConfig(**selection or {}),
-            max_length=48,
-            device="cpu",
-        )
-        return replace(run, **changes)
+            "optimisation": replace(short, **optimisation or {}),
+            "selection": SelectionConfig(**selection or {}),
+            "max_length": 48,
+            "device": "cpu",
+        }
+        return RunConfig(**fields | changes)
 
     return make

@@ -225,7 +225,7 @@ def _finish_epoch(
     started = time.perf_counter()
     validation = evaluate_validation(run, workers)
     # The last step's gradient can be infinite although its loss was not.
-    if not np.isfinite(validation.predicted).all():
+    if not np.isfinite([validation.measured[measure] for measure in selection.measures]).all():
         raise DivergedError(f"the weights are not finite after epoch {progress.epoch + 1}")
     evaluation_seconds = time.perf_counter() - started
     progress.epoch += 1
@@ -352,6 +352,12 @@ class _State:
 def _deciding(config: RunConfig) -> RunConfig:
     """Return the settings without those that may differ between machines and stages.
 
-    Where the notes lie, and which splits are read besides those that a run needs.
+    Where the texts lie, and which splits are read besides those that a run needs.
     """
-    return replace(config, data=replace(config.data, path=""), splits=SEALED)
+    transfer = config.transfer
+    named = replace(
+        transfer,
+        unlabelled=("",) * bool(transfer.unlabelled),
+        glossary="glossary" * bool(transfer.glossary),
+    )
+    return replace(config, data=replace(config.data, path=""), transfer=named, splits=SEALED)
