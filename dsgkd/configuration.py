@@ -27,6 +27,10 @@ from dsgkd.errors import InputError
 T = TypeVar("T")
 
 
+def _text_of_path(given: Any) -> Any:
+    return str(given) if isinstance(given, Path) else given
+
+
 @dataclass(frozen=True)
 class Accepts:
     """What a field accepts, in words, where its other bounds do not say it."""
@@ -36,6 +40,8 @@ class Accepts:
 
 _MOST = 10**12
 """More than this many of anything is a slip of the keyboard."""
+_SLIP = 10**6
+"""An upper bound from here on is for slips, and words about the field leave it out."""
 _NO_CONTROL = r"^\P{Cc}*$"
 
 Count = Annotated[int, Ge(1), Le(_MOST)]
@@ -65,9 +71,11 @@ Text = Annotated[
     str,
     MaxLen(4096),
     pydantic.StringConstraints(pattern=_NO_CONTROL),
-    Accepts("at most 4096 characters, none of them a control character"),
+    Accepts("a text of at most 4096 characters, none of them a control character"),
 ]
 """A path, a model's name or a notation, which may be empty."""
+FolderOrUri = Annotated[Text, pydantic.BeforeValidator(_text_of_path)]
+"""A local folder, also as a `Path`, or the URI of one, such as s3://bucket/folder."""
 Column = Annotated[str, MaxLen(1000), Accepts("the name of a column")]
 
 _CONFIG = pydantic.ConfigDict(
@@ -122,8 +130,13 @@ def structure(cls: type[T], value: Any) -> T:
         raise _refusal(cls, error) from None
 
 
-def accepts(kind: Any) -> str:
-    """Return in words what a field of a type accepts: `1 or more`, `one of: a, b`."""
+def accepts(kind: Any, noun: bool = False) -> str:
+    """Return in words what a field of a type accepts: `1 or more`, `one of: a, b`.
+
+    Args:
+        kind: the annotation.
+        noun: `a whole number, 1 or more`, for whoever gave something else.
+    """
     base, notes = _unwrapped(kind)
     origin, arguments = get_origin(base), get_args(base)
     words = [note.words for note in notes if isinstance(note, Accepts)]
@@ -131,13 +144,14 @@ def accepts(kind: Any) -> str:
         return words[-1]
     if origin in (Union, types.UnionType):
         kinds = [each for each in arguments if each is not types.NoneType]
-        return ", or ".join(dict.fromkeys(map(accepts, kinds)))
+        return ", or ".join(dict.fromkeys(accepts(each, noun) for each in kinds))
     if origin is Literal:
         return "one of: " + ", ".join(str(choice) or "(empty)" for choice in arguments)
     if origin is tuple:
-        return f"a list, each item {accepts(arguments[0])}" if arguments else "a list"
+        return f"a list, each item {accepts(arguments[0], noun)}" if arguments else "a list"
     if base in (int, float):
-        return _range(notes) or ("a whole number" if base is int else "a number")
+        name, bounds = "a whole number" if base is int else "a number", _range(notes)
+        return f"{name}, {bounds}" if bounds and noun else bounds or name
     if base is str:
         most = [note.max_length for note in notes if isinstance(note, MaxLen)]
         return f"a text of at most {most[-1]} characters" if most else "a text"
@@ -151,15 +165,17 @@ def _range(notes: tuple[Any, ...]) -> str:
     """Return the bounds of a number in words, without an upper one that excludes slips only."""
     low: Any = next((note for note in notes if isinstance(note, Ge | Gt)), None)
     high: Any = next((note for note in notes if isinstance(note, Le | Lt)), None)
-    if high is not None and low is not None and getattr(high, "le", _MOST) >= _MOST:
-        high = None if isinstance(high, Le) or high.lt >= _MOST else high
-    if isinstance(low, Ge) and isinstance(high, Le):
-        return f"{low.ge} to {high.le}"
+    least = "" if low is None else f"{low.ge if isinstance(low, Ge) else low.gt:g}"
+    most = "" if high is None else f"{high.le if isinstance(high, Le) else high.lt:g}"
+    if low is not None and most and float(most) >= _SLIP:
+        most = ""
+    if isinstance(low, Ge) and isinstance(high, Le) and most:
+        return f"{least} to {most}"
     words = []
-    if low is not None:
-        words.append(f"{low.ge} or more" if isinstance(low, Ge) else f"more than {low.gt}")
-    if high is not None:
-        words.append(f"at most {high.le}" if isinstance(high, Le) else f"less than {high.lt}")
+    if least:
+        words.append(f"{least} or more" if isinstance(low, Ge) else f"more than {least}")
+    if most:
+        words.append(f"at most {most}" if isinstance(high, Le) else f"less than {most}")
     return " and ".join(words)
 
 
@@ -173,21 +189,19 @@ def _refusal(cls: type, error: pydantic.ValidationError) -> InputError:
     elif kind in ("missing", "missing_argument"):
         what, remedy = "missing", "give it: it has no default"
     else:
-        bounds = accepts(wanted)
+        bounds = accepts(wanted, noun=kind in ("int_type", "float_type", "finite_number"))
         remedy = f"choose {bounds}" if bounds.startswith("one of") else f"give {bounds}"
         if kind.startswith("greater_than"):
             what = f"{_shown(given)} is too small"
         elif kind.startswith("less_than"):
             what = f"{_shown(given)} is too large"
             limit = next(iter(problem["ctx"].values()))
-            if limit >= _MOST:  # a bound that excludes slips, of which the words say nothing
+            if limit >= _SLIP:  # a bound that excludes slips, of which the words say nothing
                 remedy = f"give less than {limit:g}"
         elif kind == "string_too_long":
             what = f"{len(given):,} characters are too many"
         else:
             what = f"{_shown(given)} does not fit"
-            if kind in ("int_type", "float_type", "finite_number") and "number" not in bounds:
-                remedy = f"give a {'whole ' * (kind == 'int_type')}number, {bounds}"
     return InputError(where, what, remedy)
 
 

@@ -21,11 +21,12 @@ def find(what: str, name: str, builtin: Mapping[str, Any]) -> Any:
     if name in builtin:
         return builtin[name]
     module, colon, attribute = name.partition(":")
+    own = "package.module:Class" if builtin else "package.module:function"
     if not colon:
-        known = ", ".join(builtin)
-        raise InputError(what, f"'{name}' unknown", f"choose of {known}, or package.module:Class")
+        known = f"choose of {', '.join(builtin)}, or" if builtin else "give"
+        raise InputError(what, f"'{name}' unknown", f"{known} {own}")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        remedy = "give package.module:Class, with the package on PYTHONPATH"
+    except (Exception, SystemExit) as error:  # it is somebody's own module
+        remedy = f"give {own}, with the package on PYTHONPATH"
         raise InputError(what, f"'{name}' cannot be imported", remedy) from error

@@ -18,123 +18,50 @@ the difference between `mlkd` and the controls.
         --student kobert --teacher cbert --teacher bio_roberta --use-gpu --out /shared/studies
 """
 
-import argparse
-from dataclasses import replace
-
-from dsgkd.cli import study_flags as flags_of
-from dsgkd.cli.flags import (
-    add_data_flags,
-    data_config,
-    default_name,
-    pick_models,
-    run_command,
-    store_config,
-    store_flags,
-)
-from dsgkd.cli.session import notify_on_exit, ray_session, studies_folder
-from dsgkd.cli.watching import watching_flags
-from dsgkd.distillation.distiller import DistillationConfig
-from dsgkd.models.on_the_fly import is_built_here
-from dsgkd.models.student import StudentConfig
-from dsgkd.study.callbacks.notifications import check_hook
-from dsgkd.study.callbacks.trackers import trackers
-from dsgkd.study.config import StudyConfig
+from dsgkd.cli.study import main
+from dsgkd.distillation.config import DistillationConfig
+from dsgkd.models.config import StudentConfig
+from dsgkd.models.names import is_built_here
+from dsgkd.study.config import ConfirmationConfig, StudyConfig
+from dsgkd.study.search.config import PruningConfig, SearchConfig
 from dsgkd.study.search.space import SearchSpace
-from dsgkd.study.study import Study
-from dsgkd.training.run import OptimisationConfig, RunConfig
-
-SPACE = SearchSpace(
-    encoder_lr=(1e-5, 2e-4),
-    classifier_lr=(3e-4, 1e-2),
-    alpha=(0.3, 10.0),
-    beta=(0.0, 0.0),  # the attention term is off unless --beta asks for it
-    cs_max_len=(8, 16, 32),
-    mappings=("uniform", "last-1", "last-2", "first-1", "uniform+emb"),
-)
-FIRST = OptimisationConfig(encoder_lr=5e-5, classifier_lr=3e-3, projection_lr=2e-3)
-"""The learning rates that every method tries first; of projections, always."""
-
-SMALL_SPACE = replace(SPACE, encoder_lr=(3e-4, 2e-3))
-SMALL_FIRST = replace(FIRST, encoder_lr=1e-3)
-"""Small models that were pre-trained on the spot want larger steps."""
+from dsgkd.training.config import OptimisationConfig, RunConfig
 
 
-def main() -> None:
-    """Run the study and print what it found."""
-    flags = parser().parse_args()
-    if flags.on_end:
-        check_hook(flags.on_end)
-    config = study_config(flags)
-    study = Study(config, live=not flags.plain_progress)
-    study.check()
-    with ray_session(config):
-        if flags.plan:
-            return study.plan()
-        with notify_on_exit(flags.on_end, study):
-            study.run(trackers(tuple(flags.track), config.folder, config.name, study.say))
-    return report(config)
-
-
-def study_config(flags: argparse.Namespace) -> StudyConfig:
-    """Return the study that the flags describe."""
-    student, teachers = pick_models(flags)
-    small = is_built_here(student)
-    run = RunConfig(
-        data=data_config(flags),
-        student=StudentConfig(student),
-        distillation=DistillationConfig(alpha=3.0, teacher_store=flags.teacher_store),
-        max_length=flags.max_length,
-        optimisation=replace(
-            SMALL_FIRST if small else FIRST, epochs=flags.epochs, batch_size=flags.batch_size
-        ),
-        seed=flags.seed,
-    )
+def study(asked: RunConfig) -> StudyConfig:
+    """Return the study, given the notes and the student that the flags ask for."""
+    own = bool(asked.data.path)
+    student = asked.student.model or ("kobert" if own else "tiny-ko")
+    small = is_built_here(student)  # pre-trained on the spot, and in want of larger steps
     return StudyConfig(
-        name=flags.name or default_name("mlkd"),
-        out=studies_folder(flags.out),
-        run=run,
-        teachers=teachers,
-        space=replace(
-            SMALL_SPACE if small else SPACE,
-            beta=(0.0, flags.beta),
-            teacher_layers=flags.teacher_layers,
-            function=flags.space,
+        name="mlkd",
+        out="runs",
+        teachers=("cbert",) if own else ("tiny-en-med",),
+        run=RunConfig(
+            student=StudentConfig(student),
+            distillation=DistillationConfig(alpha=3.0),
+            optimisation=OptimisationConfig(  # the learning rates that every method tries first
+                epochs=10,
+                batch_size=8,
+                encoder_lr=1e-3 if small else 5e-5,
+                classifier_lr=3e-3,
+                projection_lr=2e-3,
+            ),
+            max_length=128,
         ),
-        first=flags_of.first_points(flags, run),
-        search=flags_of.search_config(flags),
-        pruning=flags_of.pruning_config(flags),
-        confirmation=flags_of.confirmation_config(flags),
-        test=flags.test,
-        budget=flags_of.budget_config(flags),
-        cluster=flags_of.cluster_config(flags),
-        store=store_config(flags),
-        seed=flags.seed,
-        resume=flags.resume,
+        search=SearchConfig(trials=12, sampler="tpe", equal="trials"),
+        space=SearchSpace(
+            encoder_lr=(3e-4, 2e-3) if small else (1e-5, 2e-4),
+            classifier_lr=(3e-4, 1e-2),
+            alpha=(0.3, 10.0),
+            beta=(0.0, 0.0),  # the attention term is off unless --beta gives a range
+            cs_max_len=(8, 16, 32),
+            mappings=("uniform", "last-1", "last-2", "first-1", "uniform+emb"),
+        ),
+        pruning=PruningConfig(scheduler="asha", grace_epochs=3),
+        confirmation=ConfirmationConfig(top=1, seeds=5, controls=("random",)),
     )
-
-
-def report(config: StudyConfig) -> None:
-    """Read the ledger back and print the results."""
-    import analysis
-
-    print(analysis.report(analysis.load(config.folder)))
-    print(f"\nLedger: {config.folder / 'ledger'}")
-    print(f"Next:   python -c \"import analysis; print(analysis.load('{config.folder}').trials)\"")
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line; `dsgkd.cli` explains each group of flags."""
-    parser = add_data_flags(__doc__ or "", models=True)
-    flags_of.folder_flags(parser)
-    flags_of.training_flags(parser)
-    flags_of.search_flags(parser)
-    flags_of.confirmation_flags(parser)
-    flags_of.budget_flags(parser)
-    flags_of.cluster_flags(parser)
-    store_flags(parser)
-    watching_flags(parser)
-    return parser
 
 
 if __name__ == "__main__":
-    run_command(main)
+    main(study, __doc__)

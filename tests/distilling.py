@@ -35,8 +35,8 @@ def distiller_of(
     config: DistillationConfig, student: nn.Module, *teachers: nn.Module, max_length: int = 64
 ) -> tuple[Distiller, list[LiveTeacher]]:
     """A distiller and its live teachers."""
-    configs = [teacher.config for teacher in teachers]
-    terms = new_terms(config, student.config, configs, max_length)
+    configs = [getattr(model, "encoder", model).config for model in (student, *teachers)]
+    terms = new_terms(config, configs[0], configs[1:], max_length)
     distiller = Distiller(student, Classification(), terms)
     live = [LiveTeacher(t, distiller.requests(at)[1]) for at, t in enumerate(teachers)]
     return distiller, live

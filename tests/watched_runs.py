@@ -37,9 +37,9 @@ def facts(results: list[EpochResult]) -> list[dict[str, Any]]:
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[Batch], None]) -> list[int]:
-    """Show every training batch to `see` before its step; return from which step each epoch went."""
+    """Show every training batch to `see` before its step; return where each began."""
     starts: list[int] = []
-    original = loop._batches
+    original = loop.training_batches
 
     def batches(run: OpenRun, sampler: Any, first: int, *args: Any) -> Iterator[Batch]:
         starts.append(first)
@@ -47,7 +47,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[Batch], None]) -> list
             see(batch)
             yield batch
 
-    monkeypatch.setattr(loop, "_batches", batches)
+    monkeypatch.setattr(loop, "training_batches", batches)
     return starts
 
 

@@ -2,13 +2,13 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
 import regex
 
+from dsgkd.configuration import Text, config
 from dsgkd.errors import InputError
 
 Span = tuple[int, int]
@@ -26,7 +26,7 @@ _SCRIPT_LETTER = regex.compile(
 _PAPER_WORD = regex.compile(r"(?<![^ ])[A-Za-z]+(?![^ ])")
 
 
-@dataclass(frozen=True)
+@config
 class WordRule:
     """What counts as a word to transfer.
 
@@ -36,12 +36,10 @@ class WordRule:
 
     kind: Literal["script", "paper"] = "script"
     """`script`: runs of one script; `paper`: items of `text.split(" ")` of ASCII letters only."""
-    script: str = "Latin"
+    script: Text = "Latin"
     """Unicode script of the words to transfer, by its name (`Latin`, `Han`, `Cyrillic`, ...)."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("script", "paper"):
-            raise InputError("word rule", f"kind {self.kind!r} is not known", "use script or paper")
         _script_patterns(self.script)
 
 

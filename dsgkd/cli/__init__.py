@@ -1,4 +1,4 @@
-"""Thin commands: `dsgkd train`, `evaluate`, `predict`, `pretrain`."""
+"""The command line: thin commands, whose flags are made from configurations."""
 
 from dsgkd.cli.main import main
 

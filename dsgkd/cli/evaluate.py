@@ -6,34 +6,45 @@ Example:
 """
 
 import json
+from dataclasses import field, replace
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
-
-from dsgkd.cli.flags import add_data_flags, data_config
-from dsgkd.cli.predicting import class_probabilities
-from dsgkd.data.sources import SPLITS, read_notes
+from dsgkd.cli.flags import parse
+from dsgkd.cli.paths import absolute
+from dsgkd.configuration import Text, config
+from dsgkd.data.config import SPLITS, DataConfig
 from dsgkd.errors import InputError
-from dsgkd.models.attention import attention_for
-from dsgkd.models.student import load_student
 from dsgkd.tasks.measures import measures
+
+
+@config
+class Evaluate:
+    """What `dsgkd evaluate` is asked."""
+
+    model: Text
+    """Folder of a trained student."""
+    data: DataConfig = field(default_factory=DataConfig)
+    split_name: Literal["train", "validation", "test"] = "test"
+    """The notes to measure on."""
+    json: bool = False
+    """Print one line of JSON."""
 
 
 def run(arguments: list[str]) -> None:
     """Run `dsgkd evaluate`."""
-    parser = add_data_flags(__doc__ or "", models=False)
-    parser.prog = "dsgkd evaluate"
-    parser.add_argument("--model", required=True, metavar="FOLDER", help="a trained student")
-    parser.add_argument(
-        "--split-name", choices=SPLITS, default="test", help="notes to measure on [%(default)s]"
-    )
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    flags = parser.parse_args(arguments)
+    flags = parse(Evaluate, arguments, "dsgkd evaluate", __doc__ or "")
+    # Deferred: `--help` and a wrong flag need no pandas, and a wrong column no PyTorch.
+    from dsgkd.data.notes import read_notes
 
-    student, tokenizer, card = load_student(Path(flags.model), attention_for("cpu"))
     # Nothing is written, so the ids of examples are of no use and need no lasting key.
     splits = SPLITS[: SPLITS.index(flags.split_name) + 1]
-    notes = read_notes(data_config(flags), b"unused", splits=splits)
+    data = replace(flags.data, path=absolute(flags.data.path))
+    notes = read_notes(data, b"unused", splits=splits)
+    from dsgkd.cli.predicting import Classifier
+
+    classifier = Classifier(Path(flags.model))
+    card = classifier.card
     if notes.label_names != card.label_names:
         raise InputError(
             notes.name,
@@ -42,8 +53,8 @@ def run(arguments: list[str]) -> None:
         )
     table = notes.table.to_pandas()
     table = table[table["split"] == flags.split_name]
-    probability = class_probabilities(student, tokenizer, table["text"].tolist(), card.max_length)
-    found = measures(table["label"].to_numpy(np.int64), probability, card.threshold)
+    probability = classifier.probabilities(table["text"].tolist())
+    found = measures(table["label"].to_numpy("int64"), probability, card.threshold)
     if flags.json:
         print(json.dumps({"split": flags.split_name, "notes": len(table), **found}))
         return

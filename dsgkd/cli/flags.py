@@ -1,155 +1,371 @@
-"""Which flags do commands and studies share, and what do they mean?"""
+"""A tree of configurations as the flags of a command, made by tyro.
 
-import argparse
-from datetime import datetime
-from pathlib import Path
-from typing import get_args
+Every leaf of the tree is a flag under its dotted name, such as `--optimisation.encoder-lr`; the
+docstring under the field is its help, and its default stays where it is: in the dataclass. What
+people type every day has a short name besides, listed here and nowhere else.
+"""
 
-from dsgkd.cli.terminal import Parser, parser_of
-from dsgkd.cli.terminal import run_command as run_command  # studies have all of it from here
-from dsgkd.data.sources import DataConfig
-from dsgkd.distillation.distiller import TeacherStore
-from dsgkd.distillation.store.shard_storage import StoreConfig
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tyro
+from tyro import _errors  # private, hence the bound on tyro's version: its own errors are boxes
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructTypeInfo,
+)
+
+from dsgkd.cli.short_names import ALONE, EXPANDED, JOINTS, MAY_BE_EMPTY, SHORT
+from dsgkd.configuration import accepts
 from dsgkd.errors import InputError
-from dsgkd.models.names import CORPUS_PREFIX
+
+T = TypeVar("T")
+
+UNPREFIXED = frozenset({"run", "study"})
+"""Fields whose name nobody has to type: `--epochs`, not `--run.epochs`."""
+NOTHING = "none"
+"""An empty list, or no value, on the command line."""
 
 
-def add_data_flags(description: str, models: bool) -> Parser:
-    """Return a parser with the flags that name the notes and, if wanted, the models."""
-    parser = parser_of(description)
-    data_flags(parser)
-    if models:
-        model_flags(parser)
-    return parser
+def parse(
+    cls: type[T],
+    arguments: Sequence[str],
+    prog: str,
+    description: str,
+    default: T | None = None,
+    hidden: frozenset[str] = frozenset(),
+) -> T:
+    """Read a tree of configurations from a command line.
 
+    `--help` lists fields with a short name or without a dot in theirs; `--help-all` every field.
+    Lists are separated by commas, and their flags may be repeated; of other flags the last counts.
 
-def data_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that name the labelled notes."""
-    data = parser.add_argument_group("notes")
-    data.add_argument(
-        "--data",
-        default="",
-        metavar="PATH",
-        help="CSV, Parquet or JSON-lines file, folder of the six CSVs X_train.csv ... y_test.csv, "
-        "or a `datasets` folder [the embedded synthetic world]",
-    )
-    data.add_argument("--text", metavar="COLUMN", help="column of the text [found by name]")
-    data.add_argument("--label", metavar="COLUMN", help="column of the label [found by name]")
-    data.add_argument(
-        "--split",
-        metavar="COLUMN",
-        help="column of train / validation / test [found by name, else a seeded split; '': ignore]",
-    )
-    data.add_argument(
-        "--group", metavar="COLUMN", help="patient column: no patient in two splits [found by name]"
-    )
-    data.add_argument("--id", metavar="COLUMN", help="column of unique ids [found by name]")
-
-
-def model_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that name student and teachers."""
-    models = parser.add_argument_group("models")
-    models.add_argument(
-        "--student",
-        metavar="MODEL",
-        help="folder, hub id, or one of kobert, kmbert, mbert, tiny-ko "
-        "[tiny-ko for the embedded world, else kobert]",
-    )
-    models.add_argument(
-        "--teacher",
-        action="append",
-        metavar="MODEL",
-        help="folder, hub id, or one of bert, mbert, cbert, roberta, bio_roberta, bio_mbert, "
-        "tiny-en-med; repeatable [tiny-en-med for the embedded world, else cbert]",
-    )
-    models.add_argument(
-        "--student-corpus",
-        metavar="PATH",
-        help="general text from which a small student is pre-trained on the spot",
-    )
-    models.add_argument(
-        "--teacher-corpus",
-        action="append",
-        metavar="PATH",
-        help="domain text from which a small teacher is pre-trained on the spot; repeatable",
-    )
-
-
-def store_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags on the stored teacher."""
-    store = parser.add_argument_group("stored teacher")
-    store.add_argument(
-        "--teacher-store",
-        choices=get_args(TeacherStore),
-        default="auto",
-        help="stored: the teacher reads every training text once; live: in every step; "
-        "auto: stored where it is worth it and fits the budget [%(default)s]",
-    )
-    store.add_argument(
-        "--store",
-        default="",
-        metavar="FOLDER",
-        help="where teachers are stored, a folder or a URI such as s3://bucket/x [the cache]",
-    )
-    store.add_argument(
-        "--store-node-folder", default="", metavar="FOLDER", help="with a URI: each node's copy"
-    )
-    store.add_argument(
-        "--store-budget-gb",
-        type=float,
-        default=StoreConfig().budget_gb,
-        metavar="GB",
-        help="the most that all stored teachers may take [%(default)s]",
-    )
-
-
-def store_config(flags: argparse.Namespace) -> StoreConfig:
-    """Return what the flags on the stored teacher say."""
-    folder = flags.store
-    if folder and "://" not in folder:
-        folder = str(Path(folder).expanduser().absolute())
-    return StoreConfig(folder, flags.store_node_folder, flags.store_budget_gb)
-
-
-def integers(text: str) -> tuple[int, ...]:
-    """Read numbers separated by commas."""
-    return tuple(int(part) for part in text.split(",") if part.strip())
-
-
-def data_config(flags: argparse.Namespace) -> DataConfig:
-    """Return what the data flags say."""
-    path = str(Path(flags.data).expanduser().resolve()) if flags.data else ""
-    return DataConfig(
-        path=path,
-        text=flags.text,
-        label=flags.label,
-        split=flags.split,
-        group=flags.group,
-        id=flags.id,
-    )
-
-
-def pick_models(flags: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
-    """Return the student and the teachers that the flags name.
+    Args:
+        cls: the dataclass at the root. The prefixes `run` and `study` are left out of flags.
+        arguments: the command line, without the command.
+        prog: the command, for its help.
+        description: text above the flags.
+        default: holds the defaults; left out: those of the fields.
+        hidden: dotted names of fields that are no flags, and the trees below them.
 
     Raises:
-        InputError: a student is given twice.
+        InputError: a flag is not known, is given twice, has no value, or its value does not fit.
     """
-    if flags.student and flags.student_corpus:
-        raise InputError("--student", "given beside --student-corpus", "give one of the two")
-    embedded = not flags.data
-    student = _corpus(flags.student_corpus) if flags.student_corpus else flags.student
-    teachers = [*(flags.teacher or []), *map(_corpus, flags.teacher_corpus or [])]
-    return (
-        student or ("tiny-ko" if embedded else "kobert"),
-        tuple(dict.fromkeys(teachers)) or (("tiny-en-med",) if embedded else ("cbert",)),
+    line = _Line(cls, default, hidden, arguments)
+    found: T = line.read(prog, description)
+    return found
+
+
+def peek(arguments: Sequence[str], *names: str) -> str:
+    """Return what a flag is given before the rest of a command line is looked at, or nothing.
+
+    Args:
+        arguments: the command line.
+        names: the flag's names, without dashes.
+    """
+    for token, after in zip(arguments, [*arguments[1:], ""]):
+        name, equals, value = token.partition("=")
+        if name.startswith("--") and name[2:] in names:
+            return value if equals else after
+    return ""
+
+
+@dataclass(frozen=True)
+class _Flag:
+    """A leaf of the tree."""
+
+    name: str
+    """Dotted, as it is typed, without dashes."""
+    short: str
+    kind: Any
+    """Its annotation, bounds included."""
+
+    @property
+    def field(self) -> str:
+        """The last part of its name."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def shown(self) -> str:
+        """As messages name it."""
+        return f"--{self.short or self.name}"
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether the short help lists it."""
+        return bool(self.short) or "." not in self.name
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it may be repeated."""
+        return get_origin(_plain(self.kind)) is tuple
+
+
+class _Line:
+    """One command line, and the tree that it is read into."""
+
+    def __init__(
+        self, cls: Any, default: Any, hidden: frozenset[str], arguments: Sequence[str]
+    ) -> None:
+        self._cls, self._default = cls, default
+        self._all = "--help-all" in arguments
+        self._brief = not self._all and any(each in ("--help", "-h") for each in arguments)
+        self._paths: dict[tuple[type, str], str] = {}
+        self._flags: dict[str, _Flag] = {}
+        self._fixed: set[tuple[type, str]] = set()
+        self._walk(cls, default, "", "", hidden)
+        self._given: dict[str, str] = {}
+        self._typed: dict[str, str] = {}
+        self._arguments = self._normalised(arguments)
+        self._decorating = False
+
+    def read(self, prog: str, description: str) -> Any:
+        """Return the tree."""
+        registry = ConstructorRegistry()
+        registry.struct_rule(self._struct)
+        registry.primitive_rule(_optional)
+        registry.primitive_rule(_list)
+        text = description.strip()
+        if self._brief and not all(flag.is_brief for flag in self._flags.values()):
+            text += "\n\n--help-all explains every field."
+        with _errors.on_parse_error(self._refuse):
+            return tyro.cli(
+                self._cls,
+                args=self._arguments,
+                prog=prog,
+                description=text,
+                default=tyro.MISSING_NONPROP if self._default is None else self._default,
+                registry=registry,
+                config=(
+                    tyro.conf.HelptextFromCommentsOff,
+                    tyro.conf.PositionalMetavarFromFieldName,
+                ),
+            )
+
+    def _walk(
+        self, cls: Any, instance: Any, prefix: str, typed: str, hidden: frozenset[str]
+    ) -> None:
+        """Collect the flags of a tree, of which `typed` leaves out what nobody has to type."""
+        for name, kind, value in _members(cls, instance):
+            path, flag_name = f"{prefix}{name}", f"{typed}{name}".replace("_", "-")
+            nested = is_dataclass(_plain(kind)) or _is_instance(value)
+            if path in hidden or (not nested and not _is_leaf(kind)):
+                self._fixed.add((cls, name))
+            elif nested:
+                below = _plain(kind) if is_dataclass(_plain(kind)) else type(value)
+                inner = value if _is_instance(value) else None
+                self._walk(
+                    below, inner, f"{path}.", "" if name in UNPREFIXED else f"{flag_name}.", hidden
+                )
+            else:
+                flag = _Flag(flag_name, SHORT.get(f"{cls.__name__}.{name}", ""), kind)
+                self._paths[cls, name] = flag_name
+                for each in filter(None, (flag_name, flag.short)):
+                    self._flags[each] = flag
+
+    def _normalised(self, arguments: Sequence[str]) -> list[str]:
+        """Return the arguments with one `--flag=value` a flag."""
+        rest, left = [], list(arguments)
+        while left:
+            token = left.pop(0)
+            typed, equals, value = token.partition("=")
+            name, template = EXPANDED.get(typed, (typed, "{}"))
+            flag = self._flags.get(name[2:].replace("_", "-")) if name.startswith("--") else None
+            if flag is None or _plain(flag.kind) is bool:
+                rest.append("--help" if token == "--help-all" else token)
+                continue
+            if "{}" in template and not equals:
+                if left and not left[0].startswith("--"):
+                    value = left.pop(0)
+                elif typed in ALONE:
+                    value = ALONE[typed]
+                else:
+                    raise InputError(typed, "no value", f"give {accepts(flag.kind, noun=True)}")
+            if not value and "{}" in template and flag.field not in MAY_BE_EMPTY:
+                remedy = "leave the flag out, or give a value (is a shell's variable not set?)"
+                raise InputError(typed, "empty", remedy)
+            self._take(flag, typed, template.format(value))
+        return [*rest, *(f"--{name}={value}" for name, value in self._given.items())]
+
+    def _take(self, flag: _Flag, typed: str, value: str) -> None:
+        """Note the value of a flag: lists grow, of other values the last counts."""
+        before, joint = self._given.get(flag.name), JOINTS.get(flag.field) or "," * flag.is_list
+        if before is not None and joint:
+            value = f"{before}{joint}{value}"
+        elif before is not None and (typed in EXPANDED) != (self._typed[flag.name] in EXPANDED):
+            what = f"given beside {self._typed[flag.name]}"
+            raise InputError(typed, what, "give one of the two")
+        self._given[flag.name], self._typed[flag.name] = value, typed
+
+    def _struct(self, info: StructTypeInfo) -> StructConstructorSpec | None:
+        """Add short names and bounds to what tyro knows of a dataclass."""
+        if self._decorating or not is_dataclass(info.type):
+            return None
+        self._decorating = True
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            self._decorating = False
+        assert isinstance(spec, StructConstructorSpec)
+        found, fixed = [], {}
+        for field in spec.fields:
+            owner: tuple[type, str] = info.type, field.name
+            kind: Any = field.type
+            flag = self._flags.get(self._paths.get(owner, ""))
+            if owner in self._fixed or (self._brief and flag and not flag.is_brief):
+                if not isinstance(field.default, type(tyro.MISSING)):
+                    fixed[field.name] = field.default
+                continue
+            if not is_dataclass(_plain(kind)) and _is_instance(field.default):
+                kind = type(field.default)
+            for note in _notes(field.name, flag):
+                kind = Annotated[kind, note]
+            found.append(replace(field, type=kind, helptext=_one_line(field.helptext)))
+        return StructConstructorSpec(self._creating(info.type, fixed), tuple(found))
+
+    def _creating(self, cls: Any, fixed: dict[str, Any]) -> Any:
+        """Return a function that creates an instance, and names flags where it is refused."""
+
+        def create(**values: Any) -> Any:
+            try:
+                return cls(**fixed, **values)
+            except InputError as error:
+                field = error.where.partition("[")[0]
+                name = self._paths.get((cls, field)) or field.replace("_", "-")
+                flag = self._flags.get(name)
+                if flag is None:
+                    raise
+                raise InputError(flag.shown, error.what, error.remedy) from None
+
+        create.__doc__ = cls.__doc__
+        return create
+
+    def _refuse(self, event: Any) -> None:
+        """Raise what tyro is about to print a box of."""
+        if isinstance(event, _errors.UnrecognizedArgs):
+            token = event.tokens[0]
+            known = [f"--{name}" for name in self._flags]
+            close = get_close_matches(token, known, n=1)
+            remedy = f"did you mean {close[0]}?" if close else "see --help"
+            raise InputError(token, "no such flag" if token[:1] == "-" else "too much", remedy)
+        if isinstance(event, _errors.MissingArgs):
+            missing = event.missing_arguments[0].arg
+            flag = self._flags[missing.lowered.name_or_flags[-1].lstrip("-").replace("_", "-")]
+            shown = flag.name.upper() if missing.is_positional() else flag.shown
+            raise InputError(shown, "missing", f"give {accepts(flag.kind, noun=True)}")
+        argument = getattr(event, "argument", None)
+        if argument is None:
+            raise InputError("command line", type(event).__name__, "see --help")
+        flag = self._flags[argument.lowered.name_or_flags[-1].lstrip("-").replace("_", "-")]
+        value = self._given.get(flag.name) or getattr(event, "value", "this value")
+        remedy = accepts(flag.kind, noun=True)
+        raise InputError(flag.shown, f"'{value}' does not fit", f"give {remedy}")
+
+
+def _notes(name: str, flag: _Flag | None) -> Iterator[Any]:
+    """Yield what tyro should know of a field besides."""
+    if name in UNPREFIXED:
+        yield tyro.conf.arg(name="")
+    if flag is None:
+        return
+    kind = _plain(flag.kind)
+    number = kind in (int, float) or (flag.is_list and get_args(kind)[0] in (int, float))
+    bounds = f"; {accepts(flag.kind)}" if number else ""
+    yield tyro.conf.arg(
+        aliases=(f"--{flag.short}",) if flag.short else None,
+        help_behavior_hint=lambda shown: f"[{shown.strip(chr(39)) or NOTHING}{bounds}]",
     )
 
 
-def _corpus(path: str) -> str:
-    return CORPUS_PREFIX + str(Path(path).expanduser().resolve())
+def _one_line(text: Any) -> Any:
+    """Return a field's help, which tyro reads when it is wanted, without its line breaks."""
+
+    def joined() -> str | None:
+        found = text() if callable(text) else text
+        return " ".join(found.split()) if found else None
+
+    return joined
 
 
-def default_name(prefix: str) -> str:
-    """Return a name that sorts by time."""
-    return f"{prefix}-{datetime.now():%Y%m%d-%H%M%S}"
+def _members(cls: Any, instance: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, annotation and default of every field of a dataclass."""
+    hints = get_type_hints(cls, include_extras=True)
+    for field in fields(cls):
+        if instance is not None:
+            yield field.name, hints[field.name], getattr(instance, field.name)
+        elif callable(field.default_factory):
+            yield field.name, hints[field.name], field.default_factory()
+        else:
+            yield field.name, hints[field.name], field.default
+
+
+def _plain(kind: Any) -> Any:
+    """Return a type without annotations and without None."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (Union, types.UnionType):
+        inner = [each for each in get_args(kind) if each is not types.NoneType]
+        return _plain(inner[0]) if len(inner) == 1 else kind
+    return kind
+
+
+def _is_instance(value: Any) -> bool:
+    return is_dataclass(value) and not isinstance(value, type)
+
+
+def _is_leaf(kind: Any) -> bool:
+    """Whether one word of a command line can say it."""
+    plain = _plain(kind)
+    if get_origin(plain) is tuple:
+        return all(_is_leaf(each) for each in get_args(plain) if each is not Ellipsis)
+    return plain is not Any and not is_dataclass(plain) and not isinstance(plain, Mapping)
+
+
+def _spec(kind: Any) -> PrimitiveConstructorSpec[Any]:
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, set()))
+    assert isinstance(spec, PrimitiveConstructorSpec), kind
+    return spec
+
+
+def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read an optional value as the value itself; to leave it out, leave out the flag."""
+    if info.type_origin not in (Union, types.UnionType) or types.NoneType not in get_args(
+        info.type
+    ):
+        return None
+    inner = _spec(_plain(info.type))
+    return replace(
+        inner,
+        is_instance=lambda value: value is None or bool(inner.is_instance(value)),
+        str_from_instance=lambda value: (
+            [NOTHING] if value is None else inner.str_from_instance(value)
+        ),
+    )
+
+
+def _list(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read a tuple from a list that is separated by commas; one value for a pair is both ends."""
+    if info.type_origin is not tuple:
+        return None
+    kinds = get_args(info.type)
+    first = _spec(kinds[0])
+
+    def read(words: list[str]) -> tuple[Any, ...]:
+        parts = [part.strip() for part in words[0].split(",") if part.strip()]
+        if Ellipsis not in kinds:
+            parts *= len(kinds) if len(parts) == 1 else 1
+        return tuple(first.instance_from_str([part]) for part in parts if part != NOTHING)
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{first.metavar},..." if kinds[-1] is Ellipsis else "LOW,HIGH",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    )

@@ -1,4 +1,4 @@
-"""Which command was asked for? Its module is imported only then, so that `--help` is quick."""
+"""The commands; the module of one is imported only when it is asked for, so `--help` is quick."""
 
 import importlib
 import sys
@@ -7,13 +7,14 @@ from dsgkd import __version__
 from dsgkd.cli.terminal import run_command
 
 COMMANDS = {
-    "train": "train one student, distilled from a teacher or alone",
+    "study": "search for the best settings, confirm them on fresh seeds, test them once",
+    "status": "say how a study stands, while it runs or afterwards",
     "rerun": "train a trial of a study again, and compare",
+    "train": "train one student, distilled from a teacher or alone",
     "evaluate": "measure a trained student on labelled notes",
     "predict": "classify notes with a trained student",
-    "status": "say how a study stands, while it runs or afterwards",
-    "store": "list, verify and prune stored teachers",
     "pretrain": "pre-train a language model on text, from scratch or continued",
+    "store": "list, verify and prune stored teachers",
 }
 
 USAGE = f"""usage: dsgkd COMMAND ...
@@ -24,7 +25,6 @@ commands:
 {chr(10).join(f"  {name:<10} {what}" for name, what in COMMANDS.items())}
 
 dsgkd COMMAND --help explains a command and gives an example.
-Searching for the best settings is a study: python studies/mlkd_search.py --help
 """
 
 

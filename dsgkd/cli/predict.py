@@ -11,31 +11,49 @@ Example:
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
+import tyro
 
-from dsgkd.cli.flags import parser_of
-from dsgkd.cli.predicting import class_probabilities
-from dsgkd.data.sources import read_texts
+from dsgkd.cli.flags import parse
+from dsgkd.configuration import Column, Text, config
 from dsgkd.errors import InputError
-from dsgkd.models.attention import attention_for
-from dsgkd.models.student import load_student
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@config
+class Predict:
+    """What `dsgkd predict` is asked."""
+
+    input: Annotated[Text, tyro.conf.Positional]
+    """File of notes, or - for standard input."""
+    model: Text
+    """Folder of a trained student."""
+    text: Column | None = None
+    """Column of the text; none: found by name."""
+    out: Text | None = None
+    """A file that ends in .csv or .parquet; none: standard output, as CSV."""
+
+    def __post_init__(self) -> None:
+        if self.out and Path(self.out).suffix not in (".csv", ".parquet"):
+            raise InputError(self.out, "neither .csv nor .parquet", "choose one of the endings")
 
 
 def run(arguments: list[str]) -> None:
     """Run `dsgkd predict`."""
-    parser = parser_of(__doc__ or "", "dsgkd predict")
-    parser.add_argument("input", metavar="INPUT", help="file of notes, or - for standard input")
-    parser.add_argument("--model", required=True, metavar="FOLDER", help="a trained student")
-    parser.add_argument("--text", metavar="COLUMN", help="column of the text [found by name]")
-    parser.add_argument("--out", metavar="FILE", help=".csv or .parquet [standard output, CSV]")
-    flags = parser.parse_args(arguments)
-    if flags.out and Path(flags.out).suffix not in (".csv", ".parquet"):
-        raise InputError(flags.out, "neither .csv nor .parquet", "choose one of the two endings")
+    flags = parse(Predict, arguments, "dsgkd predict", __doc__ or "")
+    # Deferred: `--help` and a wrong flag need no pandas, and a wrong column no PyTorch.
+    import pandas as pd
 
-    student, tokenizer, card = load_student(Path(flags.model), attention_for("cpu"))
+    from dsgkd.data.texts import read_texts
+
     texts = read_texts(flags.input, flags.text).to_pandas()
-    probability = class_probabilities(student, tokenizer, texts["text"].tolist(), card.max_length)
+    from dsgkd.cli.predicting import Classifier
+
+    classifier = Classifier(Path(flags.model))
+    card, probability = classifier.card, classifier.probabilities(texts["text"].tolist())
     if len(card.label_names) == 2:
         chosen = (probability[:, 1] >= card.threshold).astype(int)
     else:
@@ -49,7 +67,7 @@ def run(arguments: list[str]) -> None:
     _write(frame, flags.out)
 
 
-def _write(frame: pd.DataFrame, path: str | None) -> None:
+def _write(frame: "pd.DataFrame", path: str | None) -> None:
     try:
         if path is None:
             frame.to_csv(sys.stdout, index=False, float_format="%.6f")

@@ -8,30 +8,36 @@ Example:
   dsgkd pretrain --corpus notes.csv --init kykim/bert-kor-base --lr 5e-5 --out models/kobert-notes
 """
 
+from dataclasses import field
 from pathlib import Path
 
-from dsgkd.cli.fields import add_field_flags, override
-from dsgkd.cli.flags import parser_of
-from dsgkd.data.sources import read_corpus
+from dsgkd.cli.flags import parse
+from dsgkd.cli.paths import absolute
+from dsgkd.configuration import Text, config
 from dsgkd.errors import InputError
-from dsgkd.models.pretraining import PretrainingConfig, pretrain
+from dsgkd.training.pretraining_config import PretrainingConfig
+
+
+@config
+class Pretrain:
+    """What `dsgkd pretrain` is asked."""
+
+    corpus: Text
+    """Parquet, CSV, JSON-lines or .txt file, or a folder of such; column `text`."""
+    out: Text
+    """The model's folder."""
+    run: PretrainingConfig = field(default_factory=PretrainingConfig)
 
 
 def run(arguments: list[str]) -> None:
     """Run `dsgkd pretrain`."""
-    parser = parser_of(__doc__ or "", "dsgkd pretrain")
-    parser.add_argument(
-        "--corpus",
-        required=True,
-        metavar="PATH",
-        help="Parquet, CSV, JSON-lines or .txt file, or a folder of such; column `text`",
-    )
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="the model's folder")
-    add_field_flags(parser, PretrainingConfig())
-    flags = parser.parse_args(arguments)
-
-    folder = Path(flags.out).expanduser().absolute()
+    flags = parse(Pretrain, arguments, "dsgkd pretrain", __doc__ or "")
+    folder = Path(absolute(flags.out))
     if (folder / "config.json").exists():
         raise InputError(str(folder), "a model stands here", "choose another --out")
-    pretrain(read_corpus(flags.corpus), override(PretrainingConfig(), flags), folder, print)
+    # Deferred: `--help` and a wrong flag must not wait for PyTorch.
+    from dsgkd.data.texts import read_corpus
+    from dsgkd.training.pretraining import pretrain
+
+    pretrain(read_corpus(absolute(flags.corpus)), flags.run, folder, print)
     print(f"model: {folder}")

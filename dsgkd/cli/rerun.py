@@ -5,7 +5,7 @@ kept where --out says; without it nothing is kept.
 
 Example:
   dsgkd rerun runs/demo confirm-mlkd-003-002
-  dsgkd rerun runs/demo search-mlkd-003 --data /elsewhere/notes.csv --out runs/again
+  dsgkd rerun runs/demo search-mlkd-003 --data notes.csv --out runs/again
 """
 
 import json
@@ -16,62 +16,84 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
+import tyro
 
-from dsgkd.cli.flags import parser_of
-from dsgkd.cli.training import check_new, prepare, save_best
-from dsgkd.configuration import structure
-from dsgkd.data import identity
-from dsgkd.data.sources import SEALED
-from dsgkd.distillation.store.shard_storage import StoreConfig
+from dsgkd.cli.flags import parse
+from dsgkd.cli.paths import absolute, absolute_model, absolute_run
+from dsgkd.configuration import Count, Text, config, structure
+from dsgkd.data.config import SEALED
+from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
-from dsgkd.models import on_the_fly
-from dsgkd.tasks.measures import MEASURES
-from dsgkd.training.loop import DivergedError, EpochResult, train
-from dsgkd.training.run import RunConfig, open_table
+from dsgkd.study.config import StudyConfig
+from dsgkd.study.names import restored
+from dsgkd.training.config import RunConfig
+
+if TYPE_CHECKING:
+    from dsgkd.training.loop import EpochResult
 
 Measured = Mapping[int, Mapping[str, float | None]]
 """Epoch -> measure -> value on the validation split."""
 
 
+@config
+class Rerun:
+    """What `dsgkd rerun` is asked."""
+
+    study: Annotated[Text, tyro.conf.Positional]
+    """A study's folder."""
+    trial: Annotated[Text, tyro.conf.Positional]
+    """The trial's name in the ledger."""
+    attempt: Count | None = None
+    """Which attempt of it; none: the last."""
+    out: Text = ""
+    """Keep checkpoints and the model here; none: keep nothing."""
+    data: Text = ""
+    """Where the notes lie; none: where the study had them."""
+    student: Text = ""
+    """Where the student lies; none: where the study had it."""
+    teacher: Text = ""
+    """The same for the teacher."""
+
+
 def run(arguments: list[str]) -> None:
     """Run `dsgkd rerun`."""
-    parser = parser_of(__doc__ or "", "dsgkd rerun")
-    parser.add_argument("study", metavar="STUDY", help="a study's folder")
-    parser.add_argument("trial", metavar="TRIAL", help="the trial's name in the ledger")
-    parser.add_argument("--attempt", type=int, metavar="N", help="which attempt of it [the last]")
-    parser.add_argument("--out", metavar="FOLDER", help="keep checkpoints and the model here")
-    parser.add_argument("--data", metavar="PATH", help="where the notes lie now [where they lay]")
-    flags = parser.parse_args(arguments)
-
-    study = Path(flags.study).expanduser().absolute()
+    flags = parse(Rerun, arguments, "dsgkd rerun", __doc__ or "")
+    study = Path(absolute(flags.study))
     cache = study.parent / "cache"
     written = read_trial(study, flags.trial, flags.attempt)
-    config = written.run
-    if flags.data is not None:
-        path = str(Path(flags.data).expanduser().resolve())
-        config = replace(config, data=replace(config.data, path=path))
+    config = found_again(written.run, flags)
+    # Deferred: `--help` and a wrong flag must not wait for PyTorch.
+    import torch
+
+    from dsgkd.cli.training import prepare, save_best
+    from dsgkd.data import identity
+    from dsgkd.storage.checkpoint import Checkpoints
+    from dsgkd.training.loop import DivergedError, train
+    from dsgkd.training.on_the_fly import check_kept
+
     with _folder(flags.out, study) as folder:
         identity.check_kept(cache)
-        on_the_fly.check_kept((config.student.model, config.distillation.teacher), cache)
+        teachers = [choice.model for choice in config.distillation.choices]
+        check_kept((config.student.model, *teachers), cache)
         _check_data(config, cache, written.fingerprint)
         if written.cpus:  # sums of another number of threads may differ in their last bits
             torch.set_num_threads(written.cpus)
         print(f"{flags.trial}, attempt {written.attempt}: {written.state} in the ledger")
         if written.workers > 1:
             print(f"trained by {written.workers} workers then and by one now: dropout differs")
-        opened = prepare(config, cache, written.store_for(folder, study))
+        checkpoints = Checkpoints(folder)
+        opened = prepare(config, cache, written.store_for(folder))
         try:
-            results = _train(train(opened, folder), written)
+            results = _train(train(opened, checkpoints), written)
         except DivergedError as error:
             print(f"failed now: {error}; then: {written.reason or 'it did not fail'}")
             return
         _conclude(results, written)
         if flags.out:
-            save_best(opened, folder)
+            save_best(opened, checkpoints, folder)
 
 
 @dataclass(frozen=True)
@@ -96,12 +118,23 @@ class WrittenTrial:
     fingerprint: str
     """Of the study's data."""
 
-    def store_for(self, folder: Path, study: Path) -> StoreConfig:
+    def store_for(self, folder: Path) -> StoreConfig:
         """Return where the teacher is stored: with the study's, unless nobody else asks for it."""
         own = self.stage == "control" and self.run.distillation.teacher_weights == "random"
-        if own or (self.store.folder and Path(self.store.folder).is_relative_to(study)):
-            return replace(self.store, folder=str(folder / "teacher"))
-        return self.store
+        return replace(self.store, folder=str(folder / "teacher")) if own else self.store
+
+
+def found_again(run: RunConfig, flags: Rerun) -> RunConfig:
+    """Return a run with its notes and models where the flags say that they lie."""
+    student, teacher = absolute_model(flags.student), absolute_model(flags.teacher)
+    return absolute_run(
+        replace(
+            run,
+            data=replace(run.data, path=flags.data or run.data.path),
+            student=replace(run.student, model=student or run.student.model),
+            distillation=replace(run.distillation, teacher=teacher or run.distillation.teacher),
+        )
+    )
 
 
 def read_trial(study: Path, trial: str, attempt: int | None) -> WrittenTrial:
@@ -118,7 +151,7 @@ def read_trial(study: Path, trial: str, attempt: int | None) -> WrittenTrial:
     ledger = Ledger(str(study / "ledger"))
     if not ledger.exists():
         raise InputError(str(study), "no study here", "give a study's folder, such as runs/NAME")
-    rows = ledger.read("trials").to_pylist()
+    rows = ledger.rows("trials")
     mine = {row["attempt"]: row for row in rows if row["trial_id"] == trial}
     if not mine:
         names = list(dict.fromkeys(row["trial_id"] for row in rows))
@@ -132,29 +165,29 @@ def read_trial(study: Path, trial: str, attempt: int | None) -> WrittenTrial:
         remedy = "give a trial of search or confirmation"
         raise InputError(trial, "it read the test split and trained nothing", remedy)
     if not row["configuration"]:
-        remedy = "only trials of newer studies can be trained again"
+        remedy = "give a trial that was trained"
         raise InputError(trial, "its configuration was not written down", remedy)
-    studies = {one["study_id"]: one for one in ledger.read("studies").to_pylist()}
+    studies = {one["study_id"]: one for one in ledger.rows("studies")}
     if row["study_id"] not in studies:
         raise InputError(str(study), "its ledger has no row of the study", "copy it whole")
     begun = studies[row["study_id"]]
-    asked = json.loads(begun["configuration"] or "{}")
-    config = structure(RunConfig, json.loads(row["configuration"]))
     measured = {
-        one["epoch"]: {name: one[name] for name in MEASURES}
-        for one in ledger.read("metrics").to_pylist()  # later attempts come last
+        one["epoch"]: {**(one["measures"] or {}), "loss": one["loss"]}
+        for one in ledger.rows("metrics")  # later attempts come last
         if one["trial_id"] == trial and one["attempt"] <= row["attempt"]
         if one["split"] == "validation"
     }
+    cluster = (begun["configuration"] or {}).get("cluster", {})
+    run, store = _with_paths(study, row)
     return WrittenTrial(
-        run=replace(config, splits=SEALED),
-        store=structure(StoreConfig, asked.get("store", {})),
+        run=replace(run, splits=SEALED),
+        store=store,
         attempt=row["attempt"],
         state=row["state"],
         reason=row["reason"] or "",
         stage=row["stage"],
         workers=row["workers"] or 1,
-        cpus=asked.get("cluster", {}).get("cpus_per_worker", 0),
+        cpus=cluster.get("cpus_per_worker", 0),
         epochs=row["epochs_done"] or 0,
         best_epoch=row["best_epoch"],
         best_objective=row["objective"],
@@ -163,14 +196,27 @@ def read_trial(study: Path, trial: str, attempt: int | None) -> WrittenTrial:
     )
 
 
+def _with_paths(study: Path, row: Mapping[str, Any]) -> tuple[RunConfig, StoreConfig]:
+    """Return a trial's run, with its files where the study has them; a ledger has no paths."""
+    from dsgkd.study.manifest import PRIVATE  # deferred: it imports PyTorch
+
+    private = study / PRIVATE
+    if not private.is_file():  # the ledger was given away without it
+        return structure(RunConfig, row["configuration"]), StoreConfig()
+    config = structure(StudyConfig, json.loads(private.read_text())["configuration"])
+    return restored(row, config), config.store
+
+
 @contextmanager
-def _folder(out: str | None, study: Path) -> Iterator[Path]:
+def _folder(out: str, study: Path) -> Iterator[Path]:
     """Give a folder for checkpoints: the user's, or one that goes away."""
-    if out is None:
+    if not out:
         with tempfile.TemporaryDirectory(prefix="dsgkd-rerun-") as temporary:
             yield Path(temporary)
         return
-    folder = Path(out).expanduser().absolute()
+    from dsgkd.cli.training import check_new
+
+    folder = Path(absolute(out))
     if folder.resolve().is_relative_to(study.resolve()):
         raise InputError("--out", "inside the study's folder", "choose another --out")
     check_new(folder)
@@ -178,6 +224,8 @@ def _folder(out: str | None, study: Path) -> Iterator[Path]:
 
 
 def _check_data(config: RunConfig, cache: Path, fingerprint: str) -> None:
+    from dsgkd.training.opening import open_table
+
     notes = open_table(config.data, config.world, cache, config.splits)
     if notes.fingerprint != fingerprint:
         raise InputError(
@@ -185,7 +233,7 @@ def _check_data(config: RunConfig, cache: Path, fingerprint: str) -> None:
         )
 
 
-def _train(epochs: Iterator[EpochResult], written: WrittenTrial) -> list[EpochResult]:
+def _train(epochs: "Iterator[EpochResult]", written: WrittenTrial) -> "list[EpochResult]":
     """Train, printing the objective then and now; a trial that was pruned ends where it did."""
     objective = written.run.selection.objective
     print(f"validation {objective}\nepoch        then         now  difference")
@@ -203,7 +251,7 @@ def _train(epochs: Iterator[EpochResult], written: WrittenTrial) -> list[EpochRe
     return results
 
 
-def _conclude(results: list[EpochResult], written: WrittenTrial) -> None:
+def _conclude(results: "list[EpochResult]", written: WrittenTrial) -> None:
     """Print both bests, and whether every measure of every epoch is the same."""
     objective, last = written.run.selection.objective, results[-1]
     best = "-" if written.best_objective is None else f"{written.best_objective:.6f}"
@@ -228,7 +276,7 @@ def _differences(then: Measured, now: Measured) -> list[tuple[float, str, int]]:
     """Return (absolute difference, measure, epoch) for all that was measured both times."""
     found = []
     for epoch in then.keys() & now.keys():
-        for measure in MEASURES:
+        for measure in then[epoch]:
             pair = [_number(measured[epoch].get(measure)) for measured in (then, now)]
             if all(map(math.isnan, pair)):
                 found.append((0.0, measure, epoch))

@@ -1,10 +1,9 @@
-"""On which Ray does a study run, and where does it keep its files?"""
+"""The Ray on which a study runs, and who hears of its end."""
 
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from dsgkd.cli.terminal import stop_on_sigterm
 from dsgkd.errors import InputError
@@ -63,21 +62,4 @@ def notify_on_exit(target: str, study: Study) -> Iterator[None]:
         raise
     finally:
         if target:
-            config = study.config
-            notify(target, ending(config.folder, config.name, state), study.say)
-
-
-def studies_folder(given: str) -> Path:
-    """Return the folder of studies as an absolute path.
-
-    Raises:
-        InputError: a relative path in a submitted job, whose working directory is a copy that
-            goes away.
-    """
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    if in_job and not given:
-        return Path.home() / "dsgkd-runs"
-    folder = Path(given or "runs").expanduser()
-    if in_job and not folder.is_absolute():
-        raise InputError("--out", f"'{folder}' is relative in a job", "give an absolute path")
-    return folder.absolute()
+            notify(target, ending(study.config.location, study.config.name, state), study.console)

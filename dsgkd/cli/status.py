@@ -14,15 +14,18 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.text import Text
+from rich.text import Text as RichText
 
-from dsgkd.cli.terminal import parser_of
+from dsgkd.cli.flags import parse
+from dsgkd.cli.paths import absolute
+from dsgkd.configuration import Count, NonNegative, Positive, Text, config
 from dsgkd.errors import InputError
-from dsgkd.ledger import Ledger
+from dsgkd.ledger import Ledger, find_ledgers
 from dsgkd.study.status.status import StudyStatus, TrialLine, read_status
 from dsgkd.study.status.status_table import duration, hours, plain, table
 
@@ -36,22 +39,23 @@ STAGES = ("search", "confirm", "control", "test")
 STATES = ("running", "complete", "pruned", "failed", "preempted")
 
 
+@config
+class Status:
+    """What `dsgkd status` is asked."""
+
+    study: Annotated[Text, tyro.conf.Positional]
+    """A study's folder or URI, or its ledger's."""
+    watch: Positive | None = None
+    """Say it again and again, so many seconds apart, until Ctrl-C."""
+    rows: Count | None = None
+    """Trials shown at most; none: as many as fit, or 20 in a file."""
+    price_per_gpu_hour: NonNegative | None = None
+    """Also say what was paid."""
+
+
 def run(arguments: list[str]) -> None:
     """Run `dsgkd status`."""
-    parser = parser_of(__doc__ or "", "dsgkd status")
-    parser.add_argument("study", metavar="STUDY", help="a study's folder or URI, or its ledger's")
-    parser.add_argument(
-        "--watch", type=float, metavar="SECONDS", help="say it again and again until Ctrl-C"
-    )
-    parser.add_argument(
-        "--rows", type=int, metavar="N", help="trials shown at most [as many as fit; 20 in a file]"
-    )
-    parser.add_argument(
-        "--price-per-gpu-hour", type=float, metavar="PRICE", help="also say what was paid"
-    )
-    flags = parser.parse_args(arguments)
-    if flags.watch is not None and not flags.watch > 0:
-        raise InputError("--watch", f"{flags.watch:g} is no pause", "give seconds, 10 for instance")
+    flags = parse(Status, arguments, "dsgkd status", __doc__ or "")
     ledger = find_ledger(flags.study)
 
     def read() -> tuple[StudyStatus, datetime | None]:
@@ -74,62 +78,56 @@ def find_ledger(study: str) -> Ledger:
     """Return the ledger in a study's folder, or the one that `study` itself is.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or more than one.
     """
-    place = study if "://" in study else str(Path(study).expanduser().absolute())
-    for root in (f"{place.rstrip('/')}/ledger", place):
-        ledger = Ledger(root)
-        try:
-            if ledger.exists():
-                return ledger
-        except OSError as error:
-            what = f"cannot be read ({error.strerror or type(error).__name__})"
-            raise InputError(study, what, "look at the folder or the network") from error
-    raise InputError(study, "no study here", "name a folder that holds ledger/")
+    found = find_ledgers(absolute(study))
+    if len(found) > 1:
+        raise InputError(study, f"{len(found)} studies stand here", "name the folder of one")
+    return found[0]
 
 
-def _print(standing: StudyStatus, news: datetime | None, rows: int | None) -> None:
+def _print(status: StudyStatus, news: datetime | None, rows: int | None) -> None:
     if sys.stdout.isatty():
-        Console().print(_all(standing, news, rows, Console().height))
+        Console().print(_all(status, news, rows, Console().height))
     else:
-        print(plain(standing.board, 20 if rows is None else rows))
-        print("\n".join(details(standing, news)))
+        print(plain(status.stage, 20 if rows is None else rows))
+        print("\n".join(details(status, news)))
 
 
 def _all(
-    standing: StudyStatus, news: datetime | None, rows: int | None, height: int
+    status: StudyStatus, news: datetime | None, rows: int | None, height: int
 ) -> RenderableType:
     """The table with what is said below it, together no higher than the terminal."""
-    below = details(standing, news)
+    below = details(status, news)
     if rows is None:  # the heading, the names of columns, a free line, the prompt
         rows = max(height - len(below) - 8, 3)
-    return Group(table(standing.board, rows), Text(), *map(Text, below))
+    return Group(table(status.stage, rows), RichText(), *map(RichText, below))
 
 
 def _watch(read: Read, pause: float, rows: int | None) -> None:
-    standing, news = read()
+    status, news = read()
     live = Live(auto_refresh=False, vertical_overflow="crop") if sys.stdout.isatty() else None
     with live or nullcontext():
         while True:
             if live:
-                live.update(_all(standing, news, rows, live.console.height), refresh=True)
+                live.update(_all(status, news, rows, live.console.height), refresh=True)
             else:
-                _print(standing, news, rows)
+                _print(status, news, rows)
             time.sleep(pause)
             try:
-                standing, news = read()
+                status, news = read()
             except InputError as error:  # a network that comes back, for instance
                 print(f"{error}; trying again", file=sys.stderr)
 
 
-def details(standing: StudyStatus, news: datetime | None) -> list[str]:
+def details(status: StudyStatus, news: datetime | None) -> list[str]:
     """Return what the table does not say: every stage by state with its cost, and how new it is."""
-    lines = [*_counts(standing.lines, standing.board.price_per_gpu_hour)]
-    lines += [f"test split opened: {seal}" for seal in standing.seals]
-    lines += [f"failed: {text}" for text in _failures(standing.lines)]
-    if standing.others:
-        lines.append(f"({standing.others} older studies in this ledger are not shown)")
-    lines.append(_news(standing, news, datetime.now(UTC)))
+    lines = [*_counts(status.lines, status.stage.price_per_gpu_hour)]
+    lines += [f"test split opened: {reading}" for reading in status.readings]
+    lines += [f"failed: {text}" for text in _failures(status.lines)]
+    if status.others:
+        lines.append(f"({status.others} older studies in this ledger are not shown)")
+    lines.append(_news(status, news, datetime.now(UTC)))
     return lines
 
 
@@ -162,12 +160,12 @@ def _failures(lines: Sequence[TrialLine], most: int = 3) -> list[str]:
     return [f"{count} x {reason[:80]}" for reason, count in reasons.most_common(most)]
 
 
-def _news(standing: StudyStatus, news: datetime | None, now: datetime) -> str:
+def _news(status: StudyStatus, news: datetime | None, now: datetime) -> str:
     if news is None:
         return "no news"
     silence = max((now - news).total_seconds(), 0.0)  # clocks of two machines may differ
-    running = [line for line in standing.lines if line.state == "running"]
-    epochs = [line.seconds / line.epoch for line in standing.lines if line.epoch > 0]
+    running = [line for line in status.lines if line.state == "running"]
+    epochs = [line.seconds / line.epoch for line in status.lines if line.epoch > 0]
     if running and silence > max(SILENCE, 3 * max(epochs, default=0.0)):
         return f"no news for {duration(silence)}: interrupted? (then go on with --resume)"
     return f"last news {duration(silence)} ago"

@@ -1,6 +1,5 @@
-"""How does a command take its flags and end? Importing this costs nothing, so `--help` is quick."""
+"""How a command ends: exit codes, one line of error, signals; importing it costs nothing."""
 
-import argparse
 import logging
 import signal
 import sys
@@ -9,25 +8,6 @@ from types import FrameType
 from typing import NoReturn
 
 from dsgkd.errors import InputError
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with code 2."""
-        print(f"{self.prog}: {message}: see --help", file=sys.stderr)
-        sys.exit(2)
-
-
-def parser_of(description: str, prog: str | None = None) -> Parser:
-    """Return a parser that prints its description as it is written."""
-    return Parser(
-        prog=prog,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
 
 
 def run_command(command: Callable[[], None]) -> NoReturn:

@@ -1,17 +1,23 @@
-"""What do commands that train one student have in common?"""
+"""What the commands that train one student have in common."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from dsgkd.alignment.coverage import coverage
-from dsgkd.distillation.store.shard_storage import StoreConfig
+from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
-from dsgkd.models.on_the_fly import build_missing
-from dsgkd.models.student import StudentCard, save_student
-from dsgkd.tasks.measures import measures
-from dsgkd.training.evaluation import predict, validation_threshold
+from dsgkd.models.export import StudentCard, save_student
+from dsgkd.models.folder import save_model
+from dsgkd.models.masked import MaskedStudent
+from dsgkd.models.student import encoder_of
+from dsgkd.storage.artefacts import Artefacts
+from dsgkd.storage.checkpoint import Checkpoints
+from dsgkd.training.config import RunConfig
+from dsgkd.training.evaluation import evaluate_validation
 from dsgkd.training.loop import DivergedError, EpochResult, restore_best, train
-from dsgkd.training.run import OpenRun, RunConfig, open_run, open_table
+from dsgkd.training.opening import OpenRun, open_run, open_table
+from dsgkd.training.pretraining import build_missing
+from dsgkd.training.recipe import make_links, resolved
 
 
 def check_new(folder: Path, remedy: str = "choose another --out") -> None:
@@ -25,47 +31,57 @@ def check_new(folder: Path, remedy: str = "choose another --out") -> None:
 
 
 def prepare(config: RunConfig, cache: Path, store: StoreConfig) -> OpenRun:
-    """Open a run, pre-training what must be, and say which teacher answers and how much.
+    """Open a run, making what it starts from, and say where its teachers' states come from.
 
     Raises:
         InputError: the notes or a model cannot be used.
     """
     open_table(config.data, config.world, cache, config.splits)  # before anything takes time
-    models = [config.student.model, config.distillation.teacher]
-    build_missing([model for model in models if model], cache, print)
-    opened = open_run(config, cache, store)
-    if opened.teacher:
-        print(opened.teacher.why)
-        print(f"words: {coverage(opened.notes, config.distillation.cs_max_len)}")
+    teachers = [choice.model for choice in config.distillation.choices]
+    build_missing([config.student.model, *teachers], cache, print)
+    artefacts = Artefacts(cache / "artefacts")
+    make_links(config, artefacts, cache, store)
+    opened = open_run(resolved(config, artefacts, cache), cache, store)
+    for at, teacher in enumerate(opened.teachers):
+        print(f"{teachers[at]}: {teacher.why}")
+        most = config.distillation.max_transfer_words
+        print(f"words for {teachers[at]}: {coverage(opened.texts, most, at)}")
     return opened
 
 
-def epochs(opened: OpenRun, folder: Path) -> Iterator[EpochResult]:
+def epochs(opened: OpenRun, checkpoints: Checkpoints) -> Iterator[EpochResult]:
     """Train, yielding after every epoch.
 
     Raises:
         InputError: as `train`, or training diverged.
     """
     try:
-        yield from train(opened, folder)
+        yield from train(opened, checkpoints)
     except DivergedError as error:
         raise InputError("training", str(error), "lower the learning rates") from error
 
 
-def save_best(opened: OpenRun, folder: Path) -> None:
+def save_best(opened: OpenRun, checkpoints: Checkpoints, folder: Path) -> None:
     """Save the student of the best epoch in `folder/model`, and say what to do next."""
-    restore_best(opened, folder)
-    validation = opened.notes.split("validation")
-    probability = predict(opened, validation)
-    threshold = validation_threshold(opened, validation.labels, probability)
+    restore_best(opened, checkpoints)
+    target, student = folder / "model", opened.student
+    measured = evaluate_validation(opened).measured
+    if "threshold" not in measured:  # no classifier
+        model = student.model if isinstance(student, MaskedStudent) else encoder_of(student)
+        save_model(target, model, opened.tokenizer)
+        print(f"best model: {target}")
+        return
+    config = opened.config
     card = StudentCard(
-        opened.label_names,
-        opened.config.student.head,
-        opened.config.max_length,
-        threshold,
-        "mlkd" if opened.teacher else "plain",
-        measures(validation.labels, probability, threshold),
+        label_names=opened.label_names,
+        head=config.student.head,
+        max_length=config.max_length,
+        threshold=measured.pop("threshold"),
+        method="mlkd" if opened.teachers else "plain",
+        measures=measured,
+        words=config.words,
+        max_transfer_words=config.distillation.max_transfer_words,
     )
-    save_student(folder / "model", opened.distiller.student, opened.tokenizer, card)
-    print(f"best student: {folder / 'model'}")
-    print(f"next: dsgkd evaluate --model {folder / 'model'} --split-name test")
+    save_student(target, student, opened.tokenizer, card)
+    print(f"best student: {target}")
+    print(f"next: dsgkd evaluate --model {target} --split-name test")

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from dsgkd.data._rows import SPLITS, Rows
+from dsgkd.data._rows import Rows
+from dsgkd.data.config import SPLITS
 from dsgkd.data.ragged import Array
 from dsgkd.errors import InputError
 

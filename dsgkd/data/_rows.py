@@ -13,8 +13,6 @@ from dsgkd.data._files import Columns
 from dsgkd.data.identity import well_formed
 from dsgkd.errors import InputError
 
-SPLITS = ("train", "validation", "test")
-
 TEXT_COLUMNS = (
     *("text", "note", "notes", "er_dhx", "chief_complaint", "sentence", "document", "report"),
     *("content", "description"),

@@ -20,7 +20,7 @@ from dsgkd.data._rows import (
     with_drawn_split,
     without_closed,
 )
-from dsgkd.data.config import DataConfig
+from dsgkd.data.config import SPLITS, DataConfig
 from dsgkd.errors import InputError
 
 _REFERENCE_SPLITS = {"train": "train", "val": "validation", "test": "test"}
@@ -61,10 +61,10 @@ def load_rows(path: Path, wanted: Wanted) -> Rows:
     # Another split column, or none, overrides the folder's own splits.
     split = wanted.columns.split
     own = split is None or split.strip().lower() == "split"
-    opened = wanted.splits if own else names.SPLITS
+    opened = wanted.splits if own else SPLITS
     columns = _datasets_columns(path, opened)
     rows = table_rows(columns, wanted)
-    closed = [split for split in names.SPLITS if split not in opened]
+    closed = [split for split in SPLITS if split not in opened]
     if wanted.text_hash and closed and (path / _DATASETS).exists():
         text = columns.require(wanted.columns.text, names.TEXT_COLUMNS, "text")
         texts = _datasets_columns(path, closed, text).values(text)

@@ -13,17 +13,14 @@ import pyarrow.compute as pc
 
 from dsgkd.data._classes import alike, classes_of, distinct_labels
 from dsgkd.data._files import of_arrow
-from dsgkd.data._rows import SPLITS, Rows, text_hashes
+from dsgkd.data._rows import Rows, text_hashes
 from dsgkd.data._splitting import grouped_split, stratified_split
 from dsgkd.data._subgroups import subgroup_columns
 from dsgkd.data._tables import Wanted, load_rows, table_rows
-from dsgkd.data.config import DataConfig
+from dsgkd.data.config import SPLITS, DataConfig, check_open
 from dsgkd.data.identity import content_hash, example_ids, group_numbers, keyed, text_hash
 from dsgkd.data.world import WorldConfig, labelled_notes
 from dsgkd.errors import InputError
-
-SEALED = SPLITS[:2]
-"""The splits that are open as long as the test split is sealed."""
 
 _SUBGROUP = "subgroup."
 """In the table, the names of subgroup columns begin with this."""
@@ -143,17 +140,6 @@ def read_notes(
         texts = [text for text, split in zip(rows.texts, rows.splits) if split != SPLITS[0]]
         hashes = frozenset(rows.closed_texts + text_hashes(texts, hashed))
     return Notes(table, label_names, _fingerprint(label_names, table), name, hashes)
-
-
-def check_open(splits: Sequence[str]) -> None:
-    """Refuse open splits without those before them: training says which classes there are.
-
-    Raises:
-        InputError: `splits` are not the first ones of `SPLITS`.
-    """
-    if not splits or tuple(splits) != SPLITS[: len(splits)]:
-        what = f"'{', '.join(splits)}' cannot be read alone"
-        raise InputError("splits", what, f"give the first ones of {', '.join(SPLITS)}")
 
 
 def _check_ids(rows: Rows, name: str) -> None:

@@ -1,8 +1,7 @@
 """The readers of what a user gives: labelled notes, texts without labels, glossaries."""
 
-from dsgkd.data._rows import SPLITS
-from dsgkd.data.config import DataConfig
-from dsgkd.data.notes import SEALED, Notes, check_open, read_notes
+from dsgkd.data.config import SEALED, SPLITS, DataConfig, check_open
+from dsgkd.data.notes import Notes, read_notes
 from dsgkd.data.texts import read_corpus, read_texts
 from dsgkd.data.unlabelled import TextSource, read_glossary, read_unlabelled
 

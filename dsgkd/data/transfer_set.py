@@ -17,6 +17,8 @@ from dsgkd.plugins import find
 
 LABELLED, UNLABELLED, GLOSSARY = "labelled", "unlabelled", "glossary"
 """The names of the sources of a study on notes."""
+SYNTHETIC = "synthetic"
+"""In place of a path: the texts of the synthetic world."""
 
 _POOL_BATCHES = 50
 """Batches whose texts are sorted by length together: little padding, order still random."""

@@ -14,11 +14,9 @@ from dsgkd.data._rows import TEXT_COLUMNS, text_cells
 from dsgkd.data.identity import content_hash, keyed, text_hash
 from dsgkd.data.notes import Notes
 from dsgkd.data.texts import corpus_cells
+from dsgkd.data.transfer_set import SYNTHETIC
 from dsgkd.data.world import WorldConfig, glossary, unlabelled_notes
 from dsgkd.errors import InputError
-
-SYNTHETIC = "synthetic"
-"""In place of a path: the texts of the synthetic world."""
 
 _TERM_COLUMNS = ("term", "terms", "word", *TEXT_COLUMNS)
 _LONGEST_TERM = 200

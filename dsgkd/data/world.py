@@ -37,9 +37,8 @@ from typing import Annotated
 import numpy as np
 import pyarrow as pa
 from annotated_types import Ge, Le
-from scipy.optimize import brentq
-from scipy.special import expit
 
+from dsgkd.configuration import Seed, Share, config
 from dsgkd.data import _vocabulary as words
 from dsgkd.data._phrasing import (
     Picker,
@@ -57,19 +56,19 @@ MOST_TEXTS = 10_000_000
 """Texts of one kind at most."""
 
 
-@dataclass(frozen=True)
+@config
 class WorldConfig:
     """What the synthetic world is like, and how much of each text is drawn from it."""
 
-    seed: Annotated[int, Ge(0)] = 17
+    seed: Seed = 17
     """Seed of everything; each kind of text has its own stream, so sizes do not interfere."""
     conditions: Annotated[int, Ge(1), Le(10_000)] = 150
     """Number of conditions that are named by invented terms, each with a stem of its own."""
-    terms: Annotated[int, Ge(1)] = 500
+    terms: Annotated[int, Ge(1), Le(MOST_TEXTS)] = 500
     """Number of English terms, the plain words (one condition each) among them."""
     zipf: Annotated[float, Ge(0), Le(10)] = 0.6
     """Exponent of the long tail: a term's frequency in the notes is rank ** -zipf."""
-    morphology: Annotated[float, Ge(0), Le(1)] = 0.3
+    morphology: Share = 0.3
     """Correlation of a term's severity with what its parts tell about it."""
     knowledge: Annotated[float, Ge(0), Le(10)] = 3.5
     """Weight of the terms in the label: log-odds per standard deviation of a note's severity."""
@@ -89,7 +88,7 @@ class WorldConfig:
     """Number of notes without a label."""
     english_sentences: Annotated[int, Ge(1), Le(MOST_TEXTS)] = 40_000
     """Number of lines of the English corpus, about 9 words and signs each."""
-    mentions: Annotated[int, Ge(0)] = 10
+    mentions: Annotated[int, Ge(0), Le(MOST_TEXTS)] = 10
     """Least number of lines of the English corpus that are about a given term."""
     korean_sentences: Annotated[int, Ge(1), Le(MOST_TEXTS)] = 24_000
     """Number of lines of the Korean corpus, about 8 words each."""
@@ -296,6 +295,9 @@ def labelled_notes(world: WorldConfig) -> pa.Table:
 
     standard = np.nan_to_num((raw - np.nanmean(raw)) / np.nanstd(raw))
     score = world.knowledge * standard + world.vitals * signs
+    from scipy.optimize import brentq  # deferred, for whoever only wants the configuration
+    from scipy.special import expit
+
     constant = brentq(lambda c: expit(score + c).mean() - world.positive_share, -99, 99)
     labels = _generator(world, 5).random(len(texts)) < expit(score + constant)
     return pa.table(

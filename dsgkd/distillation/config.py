@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from dsgkd.configuration import Count, Text, Weight, config
 from dsgkd.distillation.mapping import LayerMapping
@@ -13,7 +13,7 @@ from dsgkd.errors import InputError
 TeacherWeights = Literal["pretrained", "random"]
 TeacherStore = Literal["auto", "live", "stored"]
 
-_WEIGHT = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)\*)?(.+)")
+_TEACHER = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)\*)?([^*]+)")
 
 
 class TeacherChoice(NamedTuple):
@@ -63,7 +63,7 @@ class DistillationConfig:
     """Further terms of the loss, each as criterion=weight."""
     max_transfer_words: Count = 32
     """At most this many words of a text are transferred (the paper's cs_max_len)."""
-    calibration_words: Annotated[int, Ge(2)] = 2000
+    calibration_words: Annotated[int, Ge(2), Le(10**7)] = 2000
     """Words on which states are standardised and projections initialised."""
     teacher_store: TeacherStore = "auto"
     """`stored`: the teacher reads every text once, and its states are kept; `live`: it reads
@@ -128,17 +128,17 @@ def split_teachers(text: str) -> tuple[tuple[str, float], ...]:
     A local path may hold a plus sign, if nothing else is named beside it.
 
     Raises:
-        InputError: a name or a share is missing.
+        InputError: a name is missing or given twice, or a share is no number.
     """
     if not text:
         return ()
-    path = text.removeprefix("corpus:")
-    parts = [text] if Path(path).expanduser().exists() else text.split("+")
+    if Path(text.removeprefix("corpus:")).expanduser().exists():
+        return ((text, 1.0),)
     found = []
-    for part in parts:
-        match = _WEIGHT.fullmatch(part.strip())
+    for part in text.split("+"):
+        match = _TEACHER.fullmatch(part.strip())
         if match is None:
-            raise InputError("teacher", f"'{text}' names an empty one", "write a+b or 0.7*a+0.3*b")
+            raise InputError("teacher", f"'{text}' cannot be read", "write a+b or 0.7*a+0.3*b")
         found.append((match[2].strip(), float(match[1]) if match[1] else 1.0))
     total = sum(weight for _, weight in found)
     if total <= 0 or len({model for model, _ in found}) < len(found):

@@ -20,6 +20,8 @@ def without_paths(value: Any) -> Any:
     below any folder; a hub's `organisation/model` stays. Keys of objects are cut as well.
     """
     if isinstance(value, str):
+        if "/" not in value and "\\" not in value:
+            return value
         return _DATA.sub(r"\1", _PATH.sub(_last, value))
     if isinstance(value, dict):
         return {without_paths(key): without_paths(item) for key, item in value.items()}

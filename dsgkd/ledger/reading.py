@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dsgkd.ledger.content import Content, NotALedger, decode
 from dsgkd.ledger.merging import is_merged
@@ -102,8 +102,17 @@ def _load(storage: TableStorage, table: Table, name: str) -> Content | None:
 
 
 def _split_map(column: pa.MapArray) -> Iterable[tuple[str, pa.Array]]:
-    for key in pc.unique(column.keys).to_pylist():
-        yield key, pc.map_lookup(column, pa.scalar(key), "first")
+    # By hand, because Arrow's map_lookup takes several times as long.
+    offsets = column.offsets.to_numpy()
+    names, items = (
+        part.slice(offsets[0], offsets[-1] - offsets[0]) for part in (column.keys, column.items)
+    )
+    rows, names = np.repeat(np.arange(len(column)), np.diff(offsets)), names.dictionary_encode()
+    for number, key in enumerate(names.dictionary.to_pylist()):
+        mine = np.flatnonzero(names.indices.to_numpy() == number)
+        places = np.full(len(column), -1)
+        places[rows[mine]] = mine
+        yield key, items.take(pa.array(places, mask=places < 0))
 
 
 def _split_json(column: pa.Array) -> Iterable[tuple[str, pa.Array]]:

@@ -12,10 +12,10 @@ HUB_MODELS = {
 """The reference's names and the hub ids behind them."""
 
 TINY_MODELS = ("tiny-ko", "tiny-en-med")
-"""Pre-trained on the fly from the embedded world; see `dsgkd.training.on_the_fly`."""
+"""Pre-trained on the spot from the embedded world; see `dsgkd.training.on_the_fly`."""
 
 CORPUS_PREFIX = "corpus:"
-"""`corpus:PATH` names a small model that is pre-trained on the fly from the text under PATH."""
+"""`corpus:PATH` names a small model that is pre-trained on the spot from the text under PATH."""
 
 HEADS = {
     "cls": "",
@@ -25,3 +25,8 @@ HEADS = {
     "paper": "dsgkd.models.heads:PaperHead",
 }
 """The heads of students and where their classes are; "": the architecture's own head."""
+
+
+def is_built_here(name: str) -> bool:
+    """Whether a model is pre-trained on the spot rather than loaded."""
+    return name in TINY_MODELS or name.startswith(CORPUS_PREFIX)

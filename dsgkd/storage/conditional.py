@@ -4,18 +4,14 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from dsgkd.errors import InputError
 
-T = TypeVar("T")
-
-
-class Retry(Protocol):
-    """Do something; after a fault of the network, do it again."""
-
-    def __call__(self, name: str, action: Callable[[], T]) -> T: ...  # noqa: D102
+Retry = Callable[[str, Callable[[], Any]], Any]
+"""Calls a function; after a fault of the network, calls it again. The text is for the message."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +58,15 @@ class S3Objects:
 
         def get() -> Stamped:
             answer = self._ask("get_object", name)
-            from email.utils import parsedate_to_datetime
-
             now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
             age = (now - answer["LastModified"]).total_seconds()
             return Stamped(answer["Body"].read(), answer["ETag"], age)
 
         try:
-            return self._retry(name, get)
+            found: Stamped = self._retry(name, get)
         except FileNotFoundError:
             return None
+        return found
 
     def put(self, name: str, data: bytes, tag: str | None = None) -> str | None:
         """Write an object if it is absent, or with `tag` if it still is that version.
@@ -87,13 +82,10 @@ class S3Objects:
             calls += 1
             try:
                 return str(self._ask("put_object", name, Body=data, **condition)["ETag"])
-            except _OtherVersion:
+            except (_OtherVersion, FileNotFoundError):
                 return None
 
-        try:
-            written = self._retry(name, put)
-        except FileNotFoundError:
-            return None
+        written: str | None = self._retry(name, put)
         if written is None and calls > 1:  # the call whose answer was lost may have written it
             found = self.get(name)
             return found.tag if found and found.data == data else None

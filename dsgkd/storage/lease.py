@@ -73,7 +73,7 @@ class Lease:
     def _take_file(self) -> None:
         path = self._location.folder / self._name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(path)
             # filelock waits for ever where it is given a negative time.
             self._lock.acquire(timeout=self._wait if self._wait < float("inf") else -1)

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,14 +72,17 @@ class Location:
 
     def __init__(self, root: str | os.PathLike[str], filesystem: FileSystem | None = None) -> None:
         self.root = os.fspath(root)
+        """What it was made of: `Location(self.root)` is the same place in any process."""
         if "://" in self.root:  # spaces and letters beyond ASCII
             self.root = quote(self.root, safe=string.punctuation)
-        """What it was made of: `Location(self.root)` is the same place in any process."""
         if filesystem is not None:
             self._fs, self._base = filesystem, self.root
         elif "://" in self.root:
+            uri = self.root
+            if uri.startswith("s3://"):  # then a small file is one request and not three
+                uri += f"{'&' if '?' in uri else '?'}allow_delayed_open=true"
             try:
-                self._fs, self._base = FileSystem.from_uri(self.root)
+                self._fs, self._base = FileSystem.from_uri(uri)
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise InputError(
                     _shown(self.root),
@@ -129,15 +133,15 @@ class Location:
 
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
         """Write a file, or replace it, as a whole."""
-        if self.is_remote:
-            self._try(name, lambda: self._upload(self._path(name), data))
-            return
-        try:
-            path = self._made(name)
-            with atomic_write(path, private=False) as temporary, temporary.open("wb") as file:
-                file.write(data)
-        except OSError as error:
-            raise StorageError.of(self._path(name), error) from error
+
+        def write() -> None:
+            if self.is_remote:
+                self._upload(self._path(name), data)
+                return
+            with atomic_write(self._made(name), private=False) as temporary:
+                temporary.write_bytes(data)
+
+        self._try(name, write)
 
     def write_if_absent(self, name: str, data: bytes) -> bool:
         """Write a file unless there is one; of several processes at once one succeeds.
@@ -148,23 +152,24 @@ class Location:
         Raises:
             InputError: a kind of storage that has no conditional writes.
         """
-        if self.is_remote:
-            return self.conditional().put(name, data) is not None
-        try:
+
+        def write() -> bool:
             path = self._made(name)
             hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
             try:
                 hidden.write_bytes(data)
                 sync(hidden)
                 os.link(hidden, path)
+            except FileExistsError:
+                return False
             finally:
                 hidden.unlink(missing_ok=True)
             sync(path.parent)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise StorageError.of(self._path(name), error) from error
-        return True
+            return True
+
+        if self.is_remote:
+            return self.conditional().put(name, data) is not None
+        return self._try(name, write)
 
     def conditional(self) -> S3Objects:
         """Return the way to write here only if nobody else has.
@@ -182,16 +187,12 @@ class Location:
 
     def list(self, folder: str = "") -> Sequence[Entry]:
         """Return the files directly in a folder, sorted by name, without unfinished ones."""
-        return [entry for entry in self._files(folder) if not _is_unfinished(entry.name)]
+        return [entry for entry in self._files(folder) if not _is_unfinished(entry)]
 
     def leftovers(self, folder: str = "", age: timedelta = timedelta(hours=1)) -> Sequence[Entry]:
         """Return files so old that whoever was writing them must have been killed."""
         before = datetime.now(UTC) - age
-        return [
-            entry
-            for entry in self._files(folder)
-            if _is_unfinished(entry.name) and entry.modified < before
-        ]
+        return [e for e in self._files(folder) if _is_unfinished(e) and e.modified < before]
 
     def folders(self) -> Sequence[str]:
         """Return the names of the folders directly in this one, sorted."""
@@ -206,10 +207,8 @@ class Location:
         """Delete files, as far as they are there."""
 
         def delete(name: str) -> None:
-            try:
+            with suppress(FileNotFoundError):
                 self._try(name, lambda: self._fs.delete_file(self._path(name)))
-            except FileNotFoundError:
-                return
 
         if names:
             with ThreadPoolExecutor(8) as pool:
@@ -217,23 +216,24 @@ class Location:
 
     def delete_tree(self, name: str = "") -> None:
         """Delete a folder with all that is in it, if it is there."""
-        try:
+        with suppress(FileNotFoundError):
             self._try(name, lambda: self._fs.delete_dir(self._path(name)))
-        except FileNotFoundError:
-            return
 
     def upload(self, name: str, local: Path) -> None:
-        """Copy a local file here."""
-        if self.is_remote:
+        """Copy a local file here; on a local disk the copy is its owner's alone."""
+
+        def copy() -> None:
+            with atomic_write(self._made(name)) as temporary:
+                shutil.copyfile(local, temporary)
+
+        if not self.is_remote:
+            self._try(name, copy)
+        elif local.stat().st_size:
             # Mapped and written in one call: an upload that is cut off is then never completed.
             with pa.memory_map(str(local)) as source:
                 self.write(name, source.read_buffer())
-            return
-        try:
-            with atomic_write(self._made(name)) as temporary:
-                shutil.copyfile(local, temporary)
-        except OSError as error:
-            raise StorageError.of(self._path(name), error) from error
+        else:
+            self.write(name, b"")
 
     def download(self, name: str, local: Path) -> None:
         """Copy a file to a local path.
@@ -245,7 +245,11 @@ class Location:
 
         def fetch(source: pa.NativeFile) -> None:
             with atomic_write(local) as temporary, temporary.open("wb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 24)
+                while block := source.read(1 << 24):
+                    try:
+                        sink.write(block)
+                    except OSError as error:
+                        raise StorageError.of(local, error) from error
 
         local.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._try(name, lambda: self._stable(name, fetch))
@@ -274,16 +278,12 @@ class Location:
         return self._try(folder, infos)
 
     def _files(self, folder: str) -> Sequence[Entry]:
-        found = [
-            Entry(
-                posixpath.join(folder, info.base_name),
-                info.size or 0,
-                info.mtime or datetime.now(UTC),
-            )
-            for info in self._infos(folder)
-            if info.type == FileType.File
-        ]
-        return sorted(found, key=lambda entry: entry.name)
+        now, files = datetime.now(UTC), []
+        for info in self._infos(folder):
+            if info.type == FileType.File:
+                name = posixpath.join(folder, info.base_name)
+                files.append(Entry(name, info.size or 0, info.mtime or now))
+        return sorted(files, key=lambda entry: entry.name)
 
     def _stable(self, name: str, read: Callable[[pa.NativeFile], T]) -> T:
         """Read an open file; again, where it was replaced meanwhile.
@@ -325,21 +325,13 @@ class Location:
             FileNotFoundError: there is no such file.
             StorageError: it failed for good.
         """
-        if not self.is_remote:
-            try:
-                return action()
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                raise StorageError.of(self.path(name), error) from error
-        for pause in (*PAUSES, None):
+        for pause in (*(PAUSES if self.is_remote else ()), None):
             try:
                 return action()
             except FileNotFoundError:
                 raise
             except (OSError, pa.ArrowException) as error:
-                # An error with a number is the local disk's.
-                if getattr(error, "errno", None):
+                if not self.is_remote:
                     raise StorageError.of(self.path(name), error) from error
                 if pause is None or _PERMANENT.search(str(error)):
                     raise StorageError.unreachable(self.path(name), error) from error
@@ -347,8 +339,8 @@ class Location:
         raise AssertionError
 
 
-def _is_unfinished(name: str) -> bool:
-    return bool(_UNFINISHED.fullmatch(posixpath.basename(name)))
+def _is_unfinished(entry: Entry) -> bool:
+    return bool(_UNFINISHED.fullmatch(posixpath.basename(entry.name)))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""How is a table computed once, stored safely, and found again by any process?"""
+"""Tables that are computed once, stored whole, and found again by any process."""
 
 import zlib
 from collections.abc import Callable

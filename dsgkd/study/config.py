@@ -1,63 +1,60 @@
-"""What is a study asked, and when is it still the same study?"""
+"""The configuration of a study, and whether two configurations are the same study."""
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from dsgkd.distillation.store.shard_storage import StoreConfig
+from annotated_types import Ge, Le, MinLen
+
+from dsgkd.configuration import Count, FolderOrUri, Name, Seed, Text, Whole, config
+from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
+from dsgkd.storage.location import Location
 from dsgkd.study.cost.budget import BudgetConfig
-from dsgkd.study.search.arms import Arm, arms
-from dsgkd.study.search.pruning import PruningConfig
-from dsgkd.study.search.sampling import ParameterPoint
-from dsgkd.study.search.search import SearchConfig
+from dsgkd.study.objectives import Constraint, check_name
+from dsgkd.study.search.arms import Arm, arms, teacher_names
+from dsgkd.study.search.config import ParameterPoint, PruningConfig, SearchConfig
 from dsgkd.study.search.space import SearchSpace
-from dsgkd.training.run import RunConfig
+from dsgkd.training.config import RunConfig
 
 
-@dataclass(frozen=True)
+@config
 class ConfirmationConfig:
     """How the best configurations are tried again, on seeds that the search never used."""
 
-    top: int = 1
+    top: Count = 1
     """Configurations of each method that are confirmed."""
-    seeds: int = 5
+    seeds: Count = 5
     """Fresh seeds of each configuration."""
-    controls: tuple[str, ...] = ("random",)
+    controls: tuple[Text, ...] = ("random",)
     """Of `random`, `shuffled` and `wrong-domain=MODEL`."""
     tune_controls: bool = True
     """Search the controls too, with as many trials as the others; else they are given the best
     configurations of distillation, which is a weaker control."""
 
     def __post_init__(self) -> None:
-        for name in ("top", "seeds"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"confirm-{name}", f"{getattr(self, name)} is too few", "give 1 or more"
-                )
         arms(self.controls)
 
 
-@dataclass(frozen=True)
+@config
 class ClusterConfig:
     """What trials take of the cluster."""
 
-    max_concurrent: int = 0
+    max_concurrent: Whole = 0
     """Trials at a time; 0: as many as fit."""
-    workers_per_trial: int = 1
+    workers_per_trial: Count = 1
     """More than 1: under Ray Train."""
-    cpus_per_worker: int = 1
-    gpus_per_worker: float = 0.0
+    cpus_per_worker: Count = 1
+    gpus_per_worker: Annotated[float, Ge(0), Le(1024)] = 0.0
     """GPUs of a worker; less than 1: several share one, each with its part of the memory."""
 
     def __post_init__(self) -> None:
-        for name in ("workers_per_trial", "cpus_per_worker"):
-            if getattr(self, name) < 1:
-                raise InputError(name, f"{getattr(self, name)} is too few", "give 1 or more")
         gpus = self.gpus_per_worker
-        if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        if gpus > 1 and gpus != int(gpus):
             raise InputError("gpus_per_worker", f"{gpus} is no share", "give 0 to 1, or 2, 3, ...")
 
     @property
@@ -68,20 +65,21 @@ class ClusterConfig:
         )
 
 
-@dataclass(frozen=True)
+@config
 class StudyConfig:
     """A study, whole."""
 
-    name: str
+    name: Name
     """Names the study's folder inside `out`."""
-    out: Path
-    """Folder of studies; with several machines, one that all of them see."""
+    out: FolderOrUri
+    """Folder of studies, or its URI, such as `s3://bucket/studies`; with several machines, one that
+    all of them see."""
     run: RunConfig = field(default_factory=RunConfig)
     """What every trial has in common."""
-    teachers: tuple[str, ...] = ("tiny-en-med",)
-    """Domain models to choose from."""
+    teachers: Annotated[tuple[Text, ...], MinLen(1)] = ("tiny-en-med",)
+    """Domain models to choose from; `a+b` are two that teach together."""
     space: SearchSpace = field(default_factory=SearchSpace)
-    first: tuple[ParameterPoint, ...] = ()
+    initial_points: tuple[ParameterPoint, ...] = ()
     """Points that every method tries first, as far as they lie in the space."""
     search: SearchConfig = field(default_factory=SearchConfig)
     pruning: PruningConfig = field(default_factory=PruningConfig)
@@ -93,7 +91,7 @@ class StudyConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     """Where teachers are stored, and how much they may take."""
-    seed: int = 17
+    seed: Seed = 17
     """Decides the search and the seeds of all runs."""
     resume: bool = False
     """Go on with the study of this name if it was begun before, or extend it."""
@@ -101,25 +99,59 @@ class StudyConfig:
     """Time a few steps before a new study begins, and say what it will cost."""
 
     def __post_init__(self) -> None:
-        if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
-            raise InputError("name", f"'{self.name}' is no folder name", "use letters and digits")
+        if self.name == "cache":
+            raise InputError("name", "'cache' is the folder of what studies share", "give another")
         searched = len(self.searched)
         if self.search.trials < searched:
             raise InputError(
                 "trials", f"{self.search.trials} for {searched} methods", f"give {searched} or more"
             )
-        if not self.teachers:
-            raise InputError("teacher", "none given", "name one with --teacher")
+        constrained = [Constraint.parse(text).name for text in self.search.constraints]
+        for name in (*self.search.objectives, *constrained):
+            check_name(name, self.run.task.measures)
 
     @property
-    def folder(self) -> Path:
+    def location(self) -> Location:
         """The study's own folder."""
-        return self.out / self.name
+        return Location(self.out).child(self.name)
 
     @property
     def cache(self) -> Path:
-        """Tokenised notes and small models, shared by the studies in `out`."""
-        return self.out / "cache"
+        """Tokenised notes and small models, shared by the studies in `out`; always local."""
+        location = Location(self.out)
+        if not location.is_remote:
+            return location.folder / "cache"
+        return local_scratch(location.path()) / "cache"
+
+    @property
+    def scratch(self) -> Path:
+        """Local files that are not needed again: Tune's, and the search's journal."""
+        if not self.location.is_remote:
+            return self.location.folder
+        return local_scratch(self.location.path())
+
+    @property
+    def teacher_store(self) -> StoreConfig:
+        """Where teachers are stored: unless told otherwise, in the cache that machines share."""
+        if self.store.folder or not self.shared_cache:
+            return self.store
+        return replace(self.store, folder=Location(self.shared_cache).child("teachers").root)
+
+    @property
+    def shared_cache(self) -> str:
+        """URI of what machines without a folder in common share; empty: they have one."""
+        location = Location(self.out)
+        return location.child("cache").root if location.is_remote else ""
+
+    @property
+    def artefacts(self) -> str:
+        """Where what the links of recipes have made is kept, for all studies in `out`."""
+        return Location(self.out).child("cache/artefacts").root
+
+    @property
+    def train_scratch(self) -> str:
+        """Where Ray Train keeps its own files, which all machines have to see."""
+        return self.location.child("tune").root
 
     @property
     def arms(self) -> dict[str, Arm]:
@@ -130,7 +162,7 @@ class StudyConfig:
     def searched(self) -> tuple[str, ...]:
         """The methods that are tuned."""
         tuned = self.confirmation.tune_controls
-        return tuple(name for name, arm in self.arms.items() if tuned or not arm.is_control)
+        return tuple(name for name, arm in self.arms.items() if tuned or arm.role != "control")
 
     @property
     def budgets(self) -> dict[str, int]:
@@ -140,22 +172,35 @@ class StudyConfig:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The student and every teacher."""
+        """The student and every teacher, each by itself."""
         wrong = [arm.teacher for arm in self.arms.values() if arm.teacher]
-        return (self.run.student.model, *self.teachers, *wrong)
+        links = [name for one in self.run.links for name in teacher_names(one.distillation.teacher)]
+        found = (self.run.student.model, *self.single_teachers, *wrong, *links)
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def single_teachers(self) -> tuple[str, ...]:
+        """Every teacher that some choice names."""
+        names = (name for choice in self.teachers for name in teacher_names(choice))
+        return tuple(dict.fromkeys(names))
 
 
 _FREE = (
-    *("name", "out", "resume", "test", "first", "store", "cluster", "budget", "confirmation"),
-    *("search.trials", "run.data.path", "estimate"),
+    *("name", "out", "resume", "test", "initial_points", "store", "cluster", "budget"),
+    *("confirmation", "search.trials", "run.data.path", "estimate"),
 )
 """What may change when a study goes on; anything else is another question."""
 
 
+def local_scratch(of: str) -> Path:
+    """Return the folder on this machine that stands for a remote one."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "dsgkd" / hashlib.sha256(of.encode()).hexdigest()[:16]
+
+
 def as_json(config: StudyConfig) -> dict[str, Any]:
     """Return everything that decides a study's outcome, as JSON values."""
-    plain = asdict(config) | {"objective": config.run.selection.objective}
-    result: dict[str, Any] = json.loads(json.dumps(plain, default=str))
+    result: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
     return result
 
 

@@ -1,52 +1,38 @@
-"""What happens to a trial, and who wants to know?
+"""The decisions of a study: which trial runs next, which is stopped, which is started again.
 
-Tune's callbacks become three events, sent to callbacks in order: the ledger first, then the
-search, then the terminal. Each Tune trial is one attempt of one of ours. An attempt whose worker
-or node was lost ends as `preempted` and the trial is handed out again; that is neither a failure
-nor charged to it as one, unless its worker dies again and again where its node lives on.
+Backends ask for trials and pass on what happens to them, with the time at which it happened; so
+the same dispatcher runs on a cluster and in a simulation. An attempt whose worker was lost ends as
+`preempted` and the trial is handed out again; that is neither a failure nor charged as one, unless
+its worker dies again and again where its machine lives on.
 
-A study's stages come one after the other in one run of Tune, so that workers and what they have
-imported serve all of them.
+A trial can start from artefacts that other trials make (stage `link`). They are handed out before
+the first trial that needs them; until they are there it waits, without a worker.
 """
 
 import math
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import wraps
-from typing import Any, Protocol, TypeVar, cast
-
-from ray.exceptions import ActorDiedError, NodeDiedError, RayActorError
-from ray.train import PreemptionError, WorkerGroupError
-from ray.tune import Callback
-from ray.tune.experiment import Trial as TuneTrial
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from dsgkd.errors import StorageError
-from dsgkd.study.trial import Report, TrialSpec
+from dsgkd.study.callbacks.callback import TrialCallback
+from dsgkd.study.messages import (
+    Charge,
+    EpochFinished,
+    Message,
+    State,
+    StorageFailed,
+    TrialEnded,
+    TrialFailed,
+    TrialFinished,
+    TrialStarted,
+    WorkerLost,
+)
+from dsgkd.study.spec import LINK, TrialSpec
 
 WORKER_DEATHS = 5
-"""So often a trial's worker may die on a living node without an epoch in between."""
-
-
-class TrialCallback(Protocol):
-    """Somebody who follows the trials of a stage.
-
-    A report always holds `epoch`, `score` and what the attempt cost so far: `worker_seconds` and
-    `gpu_seconds` by the driver's clock, `peak_rss_mb` and `peak_gpu_mb`.
-    """
-
-    def started(self, spec: TrialSpec) -> None:
-        """A trial was given to a worker."""
-        ...
-
-    def reported(self, spec: TrialSpec, report: Report) -> None:
-        """A trial finished an epoch."""
-        ...
-
-    def ended(self, spec: TrialSpec, report: Report, state: str, reason: str) -> None:
-        """An attempt is over: `complete`, `pruned`, `failed` or `preempted`."""
-        ...
+"""So often a trial's worker may die on a living machine without an epoch in between."""
 
 
 @dataclass
@@ -54,200 +40,235 @@ class Stage:
     """Trials that follow the same rules."""
 
     name: str
-    next_spec: Callable[[], TrialSpec | None]
-    """Returns the next trial; None: there is none left."""
+    trials: Iterator[TrialSpec] = field(default_factory=lambda: iter(()))
+    """Asked for the next trial whenever there is room for one."""
     total: int = 0
     """Trials of the stage."""
     done: int = 0
     """Of them, those that were finished before."""
     callbacks: Sequence[TrialCallback] = ()
-    """Are told what happens, in this order."""
+    """Called in this order."""
     should_stop: Callable[[TrialSpec], bool] = lambda spec: False
-    """Whether a trial's last report is too low to go on."""
-    exceeded: Callable[[], str | None] = lambda: None
-    """Says which limit of the study is reached, if any; then the stage ends, to be resumed."""
+    """Whether a trial's last score is too low to go on."""
+    exceeded: Callable[[datetime], str | None] = lambda at: None
+    """The limit of the study that is reached, if any; then the stage ends, to be resumed."""
     limit: str | None = None
-    """The limit that was reached; noted by the dispatcher."""
+    """The limit that was reached; set by the dispatcher."""
 
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+@dataclass
+class _Attempt:
+    """A trial that was handed out."""
+
+    spec: TrialSpec
+    started: datetime | None = None
+    last: EpochFinished | None = None
 
 
-def _noting_errors(method: Method) -> Method:
-    """Keep what a method raises in `error`: Tune wraps it into an error of its own."""
-
-    @wraps(method)
-    def noted(self: "Dispatcher", *arguments: Any, **keywords: Any) -> Any:
-        try:
-            return method(self, *arguments, **keywords)
-        except BaseException as error:
-            self.error = self.error or error
-            raise
-
-    return cast(Method, noted)
-
-
-class Dispatcher(Callback):
-    """Hands out trials, turns Tune's callbacks into events, and decides who is stopped.
+class Dispatcher:
+    """Hands out trials and decides on what is reported of them.
 
     Args:
         stages: each is asked for when the one before has no trial left or running.
-        clock: seconds.
+        concurrent: trials at a time; not more than so many wait for the same artefacts.
+        made: names of the links whose artefacts are there.
+        broken: name of a link that failed before -> why.
     """
 
     def __init__(
-        self, stages: Iterator[Stage], clock: Callable[[], float] = time.monotonic
+        self,
+        stages: Generator[Stage, None, None],
+        concurrent: int = 1,
+        made: Sequence[str] = (),
+        broken: Mapping[str, str] | None = None,
     ) -> None:
-        self._stages, self._clock = stages, clock
-        self._stage = Stage("", lambda: None)
-        self._again: list[TrialSpec] = []
-        self._handed: dict[str, TrialSpec] = {}
-        self._started: dict[str, float] = {}
-        self._last: dict[str, Report] = {}
+        self._stages, self._concurrent = stages, concurrent
+        self._stage = Stage("")
+        self._open: dict[str, _Attempt] = {}
+        self._ready: list[TrialSpec] = []  # handed out before the stage is asked for more
+        self._waiting: list[TrialSpec] = []  # for links
+        self._made, self._broken = set(made), dict(broken or {})
+        self._cut_off: dict[str, TrialSpec] = {}  # links -> their next attempt
         self._deaths: Counter[str] = Counter()
         self.exhausted = False
         """No stage is left."""
-        self.error: BaseException | None = None
-        """What the study, its ledger or its search raised first."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune writes itself down to be restored; a study is restored from its ledger."""
-        return {}
-
-    @_noting_errors
-    def hand_out(self) -> TrialSpec | None:
+    def next_trial(self, at: datetime) -> TrialSpec | None:
         """Return the next trial to run; None: nothing now, perhaps later."""
         while not self.exhausted:
-            spec = self._next()
+            spec = self._next(at)
             if spec is not None:
-                self._handed[spec.trial_id] = spec
+                self._open[spec.trial_id] = _Attempt(spec)
                 return spec
-            if self._handed:
+            if self._open:
                 return None
             stage = next(self._stages, None)
             self.exhausted = stage is None
             self._stage = stage or self._stage
         return None
 
-    def _next(self) -> TrialSpec | None:
-        self._look_at_limits()
+    def _next(self, at: datetime) -> TrialSpec | None:
+        self._check_limit(at)
         if self._stage.limit:
-            self._again.clear()
+            self._ready.clear()
+            self._waiting.clear()
             return None
-        return self._again.pop(0) if self._again else self._stage.next_spec()
+        while not self._ready and len(self._waiting) < self._concurrent:
+            spec = next(self._stage.trials, None)
+            if spec is None:
+                break
+            self._place(spec, at)
+        return self._ready.pop(0) if self._ready else None
 
-    def _look_at_limits(self) -> None:
-        self._stage.limit = self._stage.limit or self._stage.exceeded()
+    def _place(self, spec: TrialSpec, at: datetime) -> None:
+        """Let a trial run, wait for its links, or fail with one of them."""
+        missing = [link for link in spec.needs if link.trial_id not in self._made]
+        for link in missing:
+            if link.trial_id in self._broken:
+                reason = f"its {link.trial_id} failed: {self._broken[link.trial_id]}"
+                attempt = _Attempt(spec)
+                self._start(attempt, at)
+                self._close(attempt, "failed", reason, at)
+                return
+        if not missing:
+            self._ready.append(spec)
+            return
+        self._waiting.append(spec)
+        known = {*self._open, *(one.trial_id for one in (*self._ready, *self._waiting))}
+        link = missing[0]
+        if link.trial_id not in known:
+            self._ready.append(self._cut_off.get(link.trial_id, link))
 
-    @_noting_errors
-    def on_trial_start(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
-        """A trial's worker is there."""
-        spec: TrialSpec = trial.config["spec"]
-        now = self._clock()
-        for callback in self._stage.callbacks:
-            callback.started(spec)
-        self._started[spec.trial_id] = now  # now all of them know it, and can be told of its end
-
-    @_noting_errors
-    def report(self, spec: TrialSpec, report: Report) -> bool:
-        """Pass a report on; return whether the trial is to be stopped.
+    def receive(self, spec: TrialSpec, message: Message, at: datetime) -> bool:
+        """Take in what happened to a trial; return whether it has to stop.
 
         Raises:
             StorageError: the trial could not write; the study stops, to be resumed.
         """
-        if spec.trial_id not in self._started:
+        attempt = self._open.get(spec.trial_id)
+        if attempt is None or attempt.spec.attempt != spec.attempt:
             return True  # it ended before
-        if "unwritable" in report:
-            self._end(spec, "preempted", "its folder could not be written")
-            raise StorageError(*report["unwritable"])
-        report = report | self._cost(spec)
-        self._last[spec.trial_id] = report
-        if report["epoch"] > spec.known_epochs:
-            self._deaths[spec.trial_id] = 0
+        match message:
+            case TrialStarted():
+                self._start(attempt, at)
+                return False
+            case WorkerLost():
+                self._lose(attempt, message.with_node, at)
+                return True
+        if attempt.started is None:
+            return True
+        match message:
+            case EpochFinished():
+                return self._judge(attempt, message, at)
+            case TrialFinished():
+                last = attempt.last
+                if last is not None and not math.isfinite(last.best_objective):
+                    self._end(attempt, "failed", "its objective is not a number", at, message)
+                else:
+                    self._end(attempt, "complete", "", at, message)
+            case TrialFailed():
+                self._end(attempt, "failed", message.reason, at, message)
+            case StorageFailed():
+                self._end(attempt, "preempted", "its folder could not be written", at)
+                raise StorageError(message.where, message.what, message.remedy)
+        return True
+
+    def _start(self, attempt: _Attempt, at: datetime) -> None:
         for callback in self._stage.callbacks:
-            callback.reported(spec, report)
-        if report["done"]:
-            why = report.get("failure", "")
-            if not why and not math.isfinite(report.get("best_score", 0.0)):
-                why = "its objective is not a number"
-            self._end(spec, "failed" if why else "complete", why)
+            callback.on_start(attempt.spec, at)
+        attempt.started = at  # now all of them know it, and can be told of its end
+
+    def _judge(self, attempt: _Attempt, epoch: EpochFinished, at: datetime) -> bool:
+        spec, attempt.last = attempt.spec, epoch
+        if epoch.epoch > spec.known_epochs:
+            self._deaths[spec.trial_id] = 0
+        charge = _charge(attempt, at)
+        for callback in self._stage.callbacks:
+            callback.on_epoch(spec, epoch, charge)
+        if epoch.finished:
+            return False
+        if spec.stage != LINK and self._stage.should_stop(spec):
+            self._end(attempt, "pruned", f"below the others after epoch {epoch.epoch}", at)
             return True
-        if self._stage.should_stop(spec):
-            self._end(spec, "pruned", f"below the others after epoch {report['epoch']}")
-            return True
-        self._look_at_limits()
+        self._check_limit(at)
         if self._stage.limit:
-            self._end(spec, "preempted", f"the study reached {self._stage.limit}")
+            self._end(attempt, "preempted", f"the study reached {self._stage.limit}", at)
             return True
         return False
 
-    @_noting_errors
-    def on_trial_complete(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
-        """A trial ended by itself; its last report said so, unless there was none."""
-        spec: TrialSpec = trial.config["spec"]
-        if spec.trial_id in self._started and self._handed.get(spec.trial_id) == spec:
-            self._end(spec, "failed", "it ended without a last report")
-
-    @_noting_errors
-    def on_trial_error(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
-        """A trial's worker was lost: it goes on elsewhere from its last checkpoint."""
-        spec: TrialSpec = trial.config["spec"]
-        if self._handed.get(spec.trial_id) != spec:
-            return
-        node_lost = _is_of_node(trial.get_pickled_error())
-        began = spec.trial_id in self._started
-        report = self._last.get(spec.trial_id)
-        known = max(spec.known_epochs, report["epoch"] if report else 0)
-        self._deaths[spec.trial_id] += not node_lost
+    def _lose(self, attempt: _Attempt, with_node: bool, at: datetime) -> None:
+        spec, began = attempt.spec, attempt.started is not None
+        self._deaths[spec.trial_id] += not with_node
         if self._deaths[spec.trial_id] >= WORKER_DEATHS:
             if not began:
-                self.on_trial_start(iteration, trials, trial)
-            self._end(spec, "failed", f"its worker died {WORKER_DEATHS} times within an epoch")
+                self._start(attempt, at)
+            reason = f"its worker died {WORKER_DEATHS} times within an epoch"
+            self._end(attempt, "failed", reason, at)
             return
         if began:
-            self._end(spec, "preempted", f"its {'node' if node_lost else 'worker'} was lost")
+            reason = f"its {'node' if with_node else 'worker'} was lost"
+            self._end(attempt, "preempted", reason, at)
+            spec = _next_attempt(attempt)
         else:
-            del self._handed[spec.trial_id]
-        self._again.append(replace(spec, attempt=spec.attempt + began, known_epochs=known))
+            del self._open[spec.trial_id]
+        self._ready.append(spec)
 
-    def interrupt(self) -> None:
-        """End what is still open because the study stops."""
-        for spec in [spec for spec in self._handed.values() if spec.trial_id in self._started]:
-            self._end(spec, "preempted", "the study was interrupted")
+    def close(self, at: datetime) -> None:
+        """End what is still open, because the study stops or is over."""
+        try:
+            for attempt in list(self._open.values()):
+                if attempt.started is not None:
+                    self._end(attempt, "preempted", "the study was interrupted", at)
+        finally:
+            self._stages.close()
 
-    def _cost(self, spec: TrialSpec) -> dict[str, float]:
-        seconds = (self._clock() - self._started[spec.trial_id]) * spec.workers
-        return {"worker_seconds": seconds, "gpu_seconds": seconds * spec.gpus_per_worker}
+    def _check_limit(self, at: datetime) -> None:
+        self._stage.limit = self._stage.limit or self._stage.exceeded(at)
 
-    def _end(self, spec: TrialSpec, state: str, reason: str) -> None:
-        nothing = {"epoch": 0, "score": None, "peak_rss_mb": None, "peak_gpu_mb": None}
-        report = self._last.pop(spec.trial_id, nothing) | self._cost(spec)
-        del self._started[spec.trial_id], self._handed[spec.trial_id]
+    def _end(
+        self,
+        attempt: _Attempt,
+        state: State,
+        reason: str,
+        at: datetime,
+        final: TrialFinished | TrialFailed | None = None,
+    ) -> None:
+        trial_id = attempt.spec.trial_id
+        del self._open[trial_id]
+        self._close(attempt, state, reason, at, final)
+        if attempt.spec.stage != LINK:
+            return
+        if state == "preempted":
+            self._cut_off[trial_id] = _next_attempt(attempt)
+            return
+        if state == "complete":
+            self._made.add(trial_id)
+        else:
+            self._broken[trial_id] = reason
+        waiting, self._waiting = self._waiting, []
+        for spec in waiting:
+            self._place(spec, at)
+
+    def _close(
+        self,
+        attempt: _Attempt,
+        state: State,
+        reason: str,
+        at: datetime,
+        final: TrialFinished | TrialFailed | None = None,
+    ) -> None:
+        end = TrialEnded(state, reason, _charge(attempt, at), attempt.last, final)
         for callback in self._stage.callbacks:
-            callback.ended(spec, report, state, reason)
+            callback.on_end(attempt.spec, end)
 
 
-def _is_of_node(error: BaseException | None) -> bool:
-    """Whether an actor was lost with its node, and not by what it did itself.
+def _next_attempt(attempt: _Attempt) -> TrialSpec:
+    spec = attempt.spec
+    known = max(spec.known_epochs, attempt.last.epoch if attempt.last else 0)
+    return replace(spec, attempt=spec.attempt + 1, known_epochs=known)
 
-    Of several workers one is enough: the loss of one makes the others fail in their own ways.
-    """
-    for wrapped in ("cause", "health_check_failure"):  # by a task's error, by Ray Train's
-        inner = getattr(error, wrapped, None)
-        if isinstance(inner, BaseException):
-            return _is_of_node(inner)
-    if isinstance(error, PreemptionError):
-        return True
-    if isinstance(error, WorkerGroupError):
-        return any(_is_of_node(failure) for failure in error.worker_failures.values())
-    if isinstance(error, RayActorError) and error.preempted:
-        return True
-    if isinstance(error, ActorDiedError):
-        return "its node has died" in str(error)  # Ray has no field for it
-    return isinstance(error, NodeDiedError)
+
+def _charge(attempt: _Attempt, at: datetime) -> Charge:
+    spec = attempt.spec
+    seconds = (at - (attempt.started or at)).total_seconds() * spec.workers
+    return Charge(at, seconds, seconds * spec.gpus_per_worker)

@@ -1,28 +1,33 @@
-"""Which study is it, and what was done in it? The ledger's row of the study, and its trials."""
+"""The manifest of a study: its row in the ledger, checked when it is resumed."""
 
 import json
 import secrets
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from dsgkd.data.identity import id_key, keyed
-from dsgkd.data.sources import Notes
+from dsgkd.data.notes import Notes
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
 from dsgkd.models.fingerprint import fingerprint
-from dsgkd.models.on_the_fly import model_reference
 from dsgkd.study.config import StudyConfig, as_json, check_same
 from dsgkd.study.history import TrialHistory, close_lost, read_history
+from dsgkd.study.names import PublicNames
+from dsgkd.study.objectives import direction_of
 from dsgkd.study.preparation.environment import environment, hardware, lock_hash, versions
+from dsgkd.training.on_the_fly import model_reference
+
+PRIVATE = "study.json"
+"""In the study's folder: its configuration with the paths of this machine."""
 
 
 class StudyManifest:
-    """A study's ledger, from the study's side: begun, gone on with, extended."""
+    """A study in its ledger: begun, resumed, extended."""
 
     def __init__(self, config: StudyConfig) -> None:
         self._config = config
-        self.ledger = Ledger(str(config.folder / "ledger"))
+        self.names = PublicNames(config)
+        self.ledger = Ledger(config.location.child("ledger"))
         self.study_id = ""
         self.past: dict[str, TrialHistory] = {}
         """Trials by name, as they were when last read."""
@@ -33,33 +38,25 @@ class StudyManifest:
 
     def begin(self, notes: Notes) -> None:
         """Write the study's row."""
-        self.study_id = f"{self._config.name}-{secrets.token_hex(4)}"
-        table = notes.table.to_pandas()
-        labels = {
-            split: {
-                notes.label_names[label]: int(count)
-                for label, count in part["label"].value_counts().sort_index().items()
-            }
-            for split, part in table.groupby("split")
-        }
+        config = self._config
+        self.study_id = f"{config.name}-{secrets.token_hex(4)}"
         row = {
             "study_id": self.study_id,
-            "name": self._config.name,
+            "name": config.name,
             "created_at": datetime.now(UTC),
             **versions(),
             "hardware": hardware(),
             "data_fingerprint": notes.fingerprint,
-            "row_counts": {split: int(n) for split, n in table["split"].value_counts().items()},
-            "label_counts": labels,
-            "configuration": as_json(self._config),
-            "seed": self._config.seed,
-            "budget": self._asked_for(),
+            **_counts(notes),
+            "measures": dict(config.run.task.measures),
+            "objective": config.run.selection.objective,
+            "seed": config.seed,
             "lock_hash": lock_hash(),
             "environment": environment(),
-            "models": self._models(),
-            "key_check": keyed(id_key(self._config.cache), ""),
+            "key_check": keyed(id_key(config.cache), ""),
         }
-        self.ledger.write("studies", [row], "study")
+        self.ledger.write("studies", [row | self._asked_for()], "study")
+        self._write_private()
 
     def resume(self, notes: Notes) -> None:
         """Check that it is the same study on the same data, and read what was done.
@@ -71,7 +68,8 @@ class StudyManifest:
         self.study_id = row["study_id"]
         self.check_data(notes)
         self._check_cache(row)
-        check_same(json.loads(row["configuration"]), as_json(self._config), row["name"])
+        given = self.names.configuration(self._config)
+        check_same(row["configuration"], given, row["name"])
         self.read()
         close_lost(self.ledger, self.past)
         self.read()
@@ -80,21 +78,23 @@ class StudyManifest:
                 f"{trial.trial_id}-{attempt}"
                 for trial in self.past.values()
                 for attempt in range(1, trial.attempts + 1)
-                if trial.method  # a seal that was broken can still be open
             )
         )
 
     def extend(self) -> None:
         """Write down what the study is asked now, where it was asked for something else before."""
-        row = self._row()
-        budget = json.loads(row["budget"])
+        self._write_private()
+        row, now = self._row(), self._asked_for()
+        budget = dict(row["budget"])
         earlier = budget.pop("earlier", [])
-        if budget != self._asked_for():
-            changed = {
-                "configuration": as_json(self._config),
-                "budget": self._asked_for() | {"earlier": [*earlier, budget]},
-            }
-            self.ledger.write("studies", [row | changed], "study")
+        if budget != now["budget"]:
+            now["budget"] = now["budget"] | {"earlier": [*earlier, budget]}
+            self.ledger.write("studies", [row | now], "study")
+
+    def _write_private(self) -> None:
+        """Write down where everything lies, beside the ledger, which does not say."""
+        text = json.dumps({"configuration": as_json(self._config)}, indent=1)
+        self._config.location.write(PRIVATE, text.encode())
 
     def check_data(self, notes: Notes) -> None:
         """Refuse other data than the study began with.
@@ -112,44 +112,66 @@ class StudyManifest:
     def _check_cache(self, row: dict[str, Any]) -> None:
         """Refuse another key of the ids, or other weights behind a model's name."""
         cache = self._config.cache
-        if row.get("key_check") not in (None, keyed(id_key(cache), "")):
+        if row["key_check"] not in (None, keyed(id_key(cache), "")):
             raise InputError(
                 str(cache), "its key of the ids is another study's", "use the cache of then"
             )
-        for name, weights in json.loads(row.get("models") or "{}").items():
-            reference = model_reference(name, cache)
-            if name in self._config.models and fingerprint(reference) != weights:
+        now = self._fingerprints()
+        for name, weights in row["models"].items():
+            if now.get(name, weights) != weights:
                 raise InputError(
-                    f"model {Path(name).name}",
+                    f"model {name}",
                     "other weights than the study began with",
                     "use those of then, or start a new study with --name",
                 )
 
-    def _models(self) -> dict[str, str]:
-        cache = self._config.cache
+    def _fingerprints(self) -> dict[str, str]:
+        """Return the weights of the study's models by their public names."""
         return {
-            name: fingerprint(model_reference(name, cache))
-            for name in dict.fromkeys(self._config.models)
+            self.names.public(name): fingerprint(model_reference(name, self._config.cache))
+            for name in self._config.models
         }
 
     def read(self) -> None:
         """Read the trials again."""
-        self.past = read_history(self.ledger, self._config.run.selection.objective)
+        objective = self._config.run.selection.objective
+        direction = direction_of(objective, self._config.run.task.measures)
+        self.past = read_history(self.ledger, objective, direction)
 
     def is_done(self, trial_id: str) -> bool:
         """Whether a trial is not to be run again."""
         return trial_id in self.past and self.past[trial_id].finished
 
     def _row(self) -> dict[str, Any]:
-        row: dict[str, Any] = self.ledger.read("studies").to_pylist()[0]
-        return row
+        return self.ledger.rows("studies")[0]
 
     def _asked_for(self) -> dict[str, Any]:
+        """Return the columns that change when a study is extended."""
         config = self._config
         return {
-            "trials": config.search.trials,
-            "epochs": config.run.optimisation.epochs,
-            "confirm_top": config.confirmation.top,
-            "confirm_seeds": config.confirmation.seeds,
-            "controls": list(config.confirmation.controls),
+            "configuration": self.names.configuration(config),
+            "models": self._fingerprints(),
+            "arms": {method: {"role": arm.role} for method, arm in config.arms.items()},
+            "budget": {
+                "trials": config.search.trials,
+                "epochs": config.run.optimisation.epochs,
+                "confirm_top": config.confirmation.top,
+                "confirm_seeds": config.confirmation.seeds,
+                "controls": self.names.public(list(config.confirmation.controls)),
+            },
         }
+
+
+def _counts(notes: Notes) -> dict[str, Any]:
+    """Return how many rows, labels and patients each split has, and the subgroups."""
+    table = notes.table.select(["split", "label"]).to_pandas()
+    labels = {}
+    for split, part in table.groupby("split"):
+        counts = part["label"].value_counts().sort_index()
+        labels[split] = {notes.label_names[label]: int(n) for label, n in counts.items()}
+    return {
+        "row_counts": {split: int(n) for split, n in table["split"].value_counts().items()},
+        "label_counts": labels,
+        "patients": notes.patients(),
+        "subgroups": notes.subgroup_counts(),
+    }

@@ -1,35 +1,32 @@
-"""Which trials make up a study? Those of the search, then confirmation, then the test split.
+"""The stages of a study: search, confirmation, and the reading of the test split.
 
 Every stage is made when the one before is over, from what the ledger says of it.
 """
 
-import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from dsgkd.configuration import structure
-from dsgkd.data.sources import SEALED, SPLITS
+from dsgkd.data.config import SEALED, SPLITS
+from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.callbacks.ledger import LedgerCallback
-from dsgkd.study.callbacks.progress import Say, StageInfo, progress, with_past
+from dsgkd.study.callbacks.progress import progress
 from dsgkd.study.config import StudyConfig
-from dsgkd.study.confirmation import (
-    Planned,
-    TestAccess,
-    confirmation,
-    confirmed_name,
-    readable,
-    runs_by_searched_method,
-)
-from dsgkd.study.confirmation import test_name as name_of_test
+from dsgkd.study.confirmation import confirmation, runs_by_searched_method, unread
+from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetCallback, Reserve
-from dsgkd.study.dispatcher import Stage, TrialCallback
+from dsgkd.study.dispatcher import Stage
 from dsgkd.study.manifest import StudyManifest
-from dsgkd.study.objectives import Constraint
-from dsgkd.study.search.arms import RANDOM_TEACHER
+from dsgkd.study.messages import Charge, TrialEnded
+from dsgkd.study.names import restored
+from dsgkd.study.objectives import Constraint, direction_of
+from dsgkd.study.search.pruning import PruningCallback
 from dsgkd.study.search.search import Search
-from dsgkd.study.trial import OWN_TEACHER, TrialSpec
-from dsgkd.training.run import RunConfig, open_table
+from dsgkd.study.spec import LINK, PlannedTrial, TrialSpec
+from dsgkd.study.status.status import lines_of, stage_before
+from dsgkd.study.test_access import TestAccess
+from dsgkd.training.opening import open_table
+from dsgkd.training.recipe import links_of
 
 
 @dataclass
@@ -47,24 +44,24 @@ class Stages:
 
     Args:
         config: the study.
-        record: what its ledger says.
-        meter: what was spent.
+        manifest: what its ledger says.
+        budget: what was spent.
         outcome: how the study ended; filled in here.
-        say: takes lines for people.
+        console: takes lines for people.
         live: show a table of the trials, where standard output is a terminal.
     """
 
     def __init__(
         self,
         config: StudyConfig,
-        record: StudyManifest,
-        meter: BudgetCallback,
+        manifest: StudyManifest,
+        budget: BudgetCallback,
         outcome: Outcome,
-        say: Say,
+        console: Console,
         live: bool,
     ) -> None:
-        self._config, self._record, self._meter = config, record, meter
-        self._outcome, self._say, self._live = outcome, say, live
+        self._config, self._manifest, self._budget = config, manifest, budget
+        self._outcome, self._console, self._live = outcome, console, live
 
     def of(
         self, search: Search, concurrent: int, callbacks: Sequence[TrialCallback]
@@ -72,10 +69,10 @@ class Stages:
         """Yield the stages; what stands after a `yield` happens when that stage is over."""
         yield from self._followed(self._search_stage(search, concurrent), callbacks)
         planned = list(confirmation(self._config, search))
-        confirmed = {method for _, method, _, _ in planned}
+        confirmed = {one.method for one in planned}
         for method in self._config.arms:
             if method not in confirmed and not self._outcome.limit:
-                self._say(f"WARNING: no search trial of {method} was completed; it is left out")
+                self._console.warn(f"no search trial of {method} was completed; it is left out")
         if self._outcome.limit and len(confirmed) < len(self._config.arms):
             return  # nothing to compare yet
         # A part of the budget was kept for what follows.
@@ -89,135 +86,151 @@ class Stages:
         self, stage: Stage, callbacks: Sequence[TrialCallback]
     ) -> Generator[Stage, None, None]:
         """Yield a stage with everybody who follows its trials."""
-        config = self._config
-        kept = [config.run.selection.objective, *config.search.objectives]
+        config, objective = self._config, self._config.run.selection.objective
+        kept = [objective, *config.search.objectives]
         kept += [Constraint.parse(text).name for text in config.search.constraints]
-        info = StageInfo(
-            study=config.name,
-            stage=stage.name,
-            total=stage.total,
-            done=stage.done,
-            measure=config.run.selection.objective,
-            epochs=config.run.optimisation.epochs,
-            price_per_gpu_hour=config.budget.price_per_gpu_hour,
+        ledger, names = self._manifest.ledger, self._manifest.names
+        before = stage_before(
+            config.name,
+            stage.name,
+            (objective, direction_of(objective, config.run.task.measures)),
+            config.run.optimisation.epochs,
+            (stage.total, stage.done),
+            lines_of(ledger.rows("trials")),
+            config.budget.price_per_gpu_hour,
         )
-        with progress(with_past(info, self._record.ledger), self._say, self._live) as shown:
+        with progress(before, self._console, self._live) as shown:
             # The ledger first: whatever is decided on a report, the report is there.
-            recorder = LedgerCallback(self._record.ledger, kept)
-            stage.callbacks = (recorder, *stage.callbacks, self._meter, shown, *callbacks)
+            recorded = LedgerCallback(ledger, kept, names.public)
+            stage.callbacks = (recorded, *stage.callbacks, self._budget, *shown, *callbacks)
             yield stage
         if stage.limit:
             self._outcome.limit = stage.limit
-            self._say(f"{stage.name}: stopped at {stage.limit}; raise it and go on with --resume")
+            self._console.print(
+                f"{stage.name}: stopped at {stage.limit}; raise it and go on with --resume"
+            )
 
     def _search_stage(self, search: Search, concurrent: int) -> Stage:
-        def next_spec() -> TrialSpec | None:
-            while (candidate := search.ask()) is not None:
-                planned = ("search", candidate.method, candidate.trial_id, candidate.run)
-                spec = spec_of(self._config, self._record, *planned)
-                spec = replace(spec, parameters=candidate.parameters)
-                if not search.should_stop(spec):
-                    return spec
-                self._end_cut_off(search, spec)
-            return None
-
-        done = sum(t.finished for t in self._record.past.values() if t.stage == "search")
+        config, past = self._config, self._manifest.past.values()
+        searched = [trial for trial in past if trial.stage == "search"]
+        pruning = PruningCallback(config.pruning, config.run.optimisation.epochs, searched)
+        done = sum(trial.finished for trial in searched)
         # Kept of the budget, so that what is searched can also be confirmed.
-        runs, past = runs_by_searched_method(self._config), self._record.past.values()
-        reserve = Reserve(runs, past, concurrent)
+        reserve = Reserve(runs_by_searched_method(config), searched, concurrent)
         return Stage(
             "search",
-            next_spec,
-            max(self._config.search.trials, done),
+            self._searched(search, pruning),
+            max(config.search.trials, done),
             done,
-            (search, reserve),
-            search.should_stop,
-            lambda: self._meter.exceeded(reserve.expected()),
+            (search, pruning, reserve),
+            pruning.should_stop,
+            lambda at: self._budget.exceeded(at, reserve.expected()),
         )
 
-    def _end_cut_off(self, search: Search, spec: TrialSpec) -> None:
+    def _searched(self, search: Search, pruning: PruningCallback) -> Iterator[TrialSpec]:
+        """Yield what the search asks for, but for trials whose fate was already decided."""
+        while (candidate := search.ask()) is not None:
+            spec = spec_of(self._config, self._manifest, candidate)
+            if pruning.should_stop(spec):
+                self._end_cut_off(search, pruning, spec)
+            else:
+                yield spec
+
+    def _end_cut_off(self, search: Search, pruning: PruningCallback, spec: TrialSpec) -> None:
         """End a trial that was about to be stopped when the study was cut off."""
-        row = self._record.past[spec.trial_id].row | {
+        now = datetime.now(UTC)
+        reason = "below the others when the study was cut off"
+        row = self._manifest.past[spec.trial_id].row | {
             "attempt": spec.attempt,
             "state": "pruned",
-            "reason": "below the others when the study was cut off",
-            "started_at": datetime.now(UTC),
-            "ended_at": datetime.now(UTC),
+            "reason": reason,
+            "started_at": now,
+            "ended_at": now,
             "worker_seconds": 0.0,
             "gpu_seconds": 0.0,
         }
-        self._record.ledger.write("trials", [row], str(spec))
-        report = {"worker_seconds": 0.0, "score": None}
-        search.ended(spec, report, "pruned", row["reason"])
+        self._manifest.ledger.write("trials", [row], str(spec))
+        for callback in (search, pruning):
+            callback.on_end(spec, TrialEnded("pruned", reason, Charge(now)))
 
     def _test_stage(self, callbacks: Sequence[TrialCallback]) -> Generator[Stage, None, None]:
-        """Break the seal, and read the test split with what was confirmed."""
-        self._record.read()
-        past, outcome = self._record.past, self._outcome
-        seal = TestAccess(self._record.ledger, self._record.study_id, past)
-        again = seal.opened or datetime.now(UTC) if self._config.test == "again" else None
-        waiting = readable(past, again)
+        """Open the test split, and read it with what was confirmed."""
+        self._manifest.read()
+        past, outcome = self._manifest.past, self._outcome
+        access = TestAccess(self._manifest.ledger, self._manifest.study_id)
+        again = access.opened_at or datetime.now(UTC) if self._config.test == "again" else None
+        waiting = unread(past, again)
         outcome.tested = not waiting
         if not waiting:
-            self._say("the test split was read before; its figures stand (--test again reads it)")
+            self._console.print(
+                "the test split was read before; its figures stand (--test again reads it)"
+            )
             return
         data, world = self._config.run.data, self._config.run.world
         notes = open_table(data, world, self._config.cache, SPLITS)
-        self._record.check_data(notes.only(SEALED))
-        if seal.times and not seal.opened:
-            self._say(f"WARNING: the test split was read before, in {seal.times} readings")
-        seal.open(len(waiting), notes.fingerprint)
-        planned = []
-        for trial in waiting:
-            run = structure(RunConfig, json.loads(trial.row["configuration"]))
-            # The study may have been moved since, and its notes with it.
-            run = replace(run, data=data, world=world, splits=SPLITS)
-            planned.append(("test", trial.method, name_of_test(trial.trial_id), run))
+        self._manifest.check_data(notes.only(SEALED))
+        if access.earlier and not access.opened_at:
+            self._console.warn(f"the test split was read before, in {access.earlier} readings")
+        access.open(len(waiting), notes.fingerprint)
+        planned = [
+            PlannedTrial(
+                "test",
+                trial.method,
+                f"test-{trial.trial_id.removeprefix('confirm-')}",
+                replace(restored(trial.row, self._config), splits=SPLITS),
+                trial.trial_id,
+            )
+            for trial in waiting
+        ]
         yield from self._followed(self._planned_stage("test", planned, again=True), callbacks)
         if not outcome.limit:
-            seal.close(len(waiting), notes.fingerprint)
+            access.close()
             outcome.tested = True
 
-    def _planned_stage(self, name: str, planned: list[Planned], again: bool = False) -> Stage:
-        specs = [spec_of(self._config, self._record, *one) for one in planned]
-        todo = [spec for spec in specs if again or not self._record.is_done(spec.trial_id)]
-        waiting, done = iter(todo), len(specs) - len(todo)
-        return Stage(
-            name,
-            lambda: next(waiting, None),
-            len(specs),
-            done,
-            exceeded=self._meter.exceeded,
-        )
+    def _planned_stage(
+        self, name: str, planned: Iterable[PlannedTrial], again: bool = False
+    ) -> Stage:
+        specs = [spec_of(self._config, self._manifest, one) for one in planned]
+        todo = [spec for spec in specs if again or not self._manifest.is_done(spec.trial_id)]
+        done = len(specs) - len(todo)
+        return Stage(name, iter(todo), len(specs), done, exceeded=self._budget.exceeded)
 
 
-def spec_of(
-    config: StudyConfig,
-    record: StudyManifest,
-    stage: str,
-    method: str,
-    trial_id: str,
-    run: RunConfig,
-) -> TrialSpec:
-    """Return the next attempt at a trial."""
-    cluster, past = config.cluster, record.past.get(trial_id)
-    kept_in = confirmed_name(trial_id) if stage == "test" else trial_id
-    folder, store = config.folder / "trials" / kept_in, config.store
-    if method == RANDOM_TEACHER and stage == "control":  # weights that no other trial has
-        store = replace(store, folder=str(folder / OWN_TEACHER))
+def spec_of(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial) -> TrialSpec:
+    """Return the next attempt at a trial, with the links that it starts from."""
+    links: list[TrialSpec] = []
+    for link in links_of(planned.run, config.cache):
+        one = PlannedTrial(LINK, planned.method, f"{LINK}-{link.key[:8]}", link.run)
+        links.append(replace(_spec(config, manifest, one), key=link.key, needs=tuple(links)))
+    return replace(_spec(config, manifest, planned), needs=tuple(links))
+
+
+def _spec(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial) -> TrialSpec:
+    cluster, past = config.cluster, manifest.past.get(planned.trial_id)
+    kept_in = planned.parent if planned.stage == "test" else planned.trial_id
+    own_teacher, store = "", config.teacher_store
+    if config.arms[planned.method].weights == "random" and planned.stage == "control":
+        # Weights that no other trial has.
+        own_teacher = str(config.scratch / "trials" / planned.trial_id / "teacher")
+        store = replace(store, folder=own_teacher)
     return TrialSpec(
-        study_id=record.study_id,
-        trial_id=trial_id,
+        study_id=manifest.study_id,
+        trial_id=planned.trial_id,
         attempt=past.attempts + 1 if past else 1,
-        stage=stage,
-        method=method,
-        run=run,
-        folder=str(folder),
+        stage=planned.stage,
+        method=planned.method,
+        run=planned.run,
+        parent=planned.parent,
+        parameters=planned.parameters,
+        folder=config.location.child(f"trials/{kept_in}").root,
         cache=str(config.cache),
+        shared_cache=config.shared_cache,
+        artefacts=config.artefacts,
         store=store,
-        ledger=str(config.folder / "ledger"),
-        scratch=str(config.folder / "tune"),
-        keep_model=stage in ("confirm", "control"),
+        own_teacher=own_teacher,
+        ledger=manifest.ledger.root,
+        scratch=config.train_scratch,
+        keep_model=planned.stage in ("confirm", "control"),
         known_epochs=past.epochs if past else 0,
         workers=cluster.workers_per_trial,
         cpus_per_worker=cluster.cpus_per_worker,

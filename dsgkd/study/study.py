@@ -1,4 +1,4 @@
-"""What is a study? Search, confirmation over fresh seeds, and a test split that is read once.
+"""A study: search, confirmation over fresh seeds, and a test split that is read once.
 
     check -> pre-train what must be -> tokenise -> store teachers
           -> search (validation) -> confirm (validation) -> test (sealed until then)
@@ -10,32 +10,44 @@ study that was interrupted in any way goes on from there, and one that is finish
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from dsgkd.data import identity
-from dsgkd.data.sources import SEALED, SPLITS, Notes
-from dsgkd.distillation.distiller import TeacherStore
+from dsgkd.data.config import SEALED, SPLITS
+from dsgkd.data.notes import Notes
+from dsgkd.distillation.config import TeacherStore, TeacherWeights
 from dsgkd.distillation.teachers.source import choose
 from dsgkd.errors import InputError
-from dsgkd.models import on_the_fly
-from dsgkd.study.backends.tune import run_trials, slots
-from dsgkd.study.callbacks.progress import Say
+from dsgkd.storage.artefacts import Artefacts
+from dsgkd.storage.lease import Busy, Lease
+from dsgkd.storage.location import Location
+from dsgkd.study.backends.backend import Steps
+from dsgkd.study.backends.ray_train import RayTrainBackend
+from dsgkd.study.backends.tune import TuneBackend, slots
+from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.config import StudyConfig
+from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetCallback
 from dsgkd.study.cost.plan import print_estimate, print_replays
-from dsgkd.study.dispatcher import TrialCallback
+from dsgkd.study.dispatcher import Dispatcher, Stage
+from dsgkd.study.history import TrialHistory
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.preparation.prepare import build_models, check_models, depths, prepare_notes
+from dsgkd.study.preparation.shared_cache import pull, share_key
 from dsgkd.study.preparation.teachers import StoredTeacherPlan, plan, store_teacher
+from dsgkd.study.search.arms import public_name
 from dsgkd.study.search.search import Search
+from dsgkd.study.spec import LINK
 from dsgkd.study.stages import Outcome, Stages
-from dsgkd.study.trial import Steps, trial_steps
-from dsgkd.training.run import RunConfig, open_table
+from dsgkd.study.trial import trial_steps
+from dsgkd.training import on_the_fly
+from dsgkd.training.config import RunConfig
+from dsgkd.training.opening import open_table
+
+JOURNAL = "search.journal"
 
 
 class Study:
@@ -43,7 +55,7 @@ class Study:
 
     Args:
         config: the study.
-        say: takes lines for people.
+        console: takes lines for people.
         live: show a table of the trials, where standard output is a terminal.
         steps: what a trial does.
     """
@@ -51,17 +63,16 @@ class Study:
     def __init__(
         self,
         config: StudyConfig,
-        say: Say = print,
+        console: Console | None = None,
         live: bool = False,
         steps: Steps = trial_steps,
     ) -> None:
         # The test split is not read by anything before its stage.
         sealed = replace(config.run, splits=SEALED)
         self.config = replace(config, run=sealed)
-        self.say, self._live, self._steps = say, live, steps
+        self.console, self._live, self._steps = console or Console(), live, steps
         self.outcome = Outcome()
-        self._record = StudyManifest(self.config)
-        self._meter = BudgetCallback(config.budget)
+        self._manifest = StudyManifest(self.config)
 
     def check(self) -> None:
         """Look at everything that the user gave, before anything is started.
@@ -73,7 +84,7 @@ class Study:
         self._check_folder()
         notes = self._notes()
         check_models(config.models, config.cache)
-        self.say(f"{notes.name}: {_describe(notes)}")
+        self.console.print(f"{notes.name}: {_describe(notes)}")
 
     def run(self, callbacks: Sequence[TrialCallback] = ()) -> Outcome:
         """Run the study to its end; Ray must be initialised.
@@ -85,8 +96,16 @@ class Study:
             InputError: something the user gave cannot be used, or the study runs elsewhere.
             KeyboardInterrupt: the user stopped it; the ledger is whole and it can be resumed.
         """
-        with self._alone():
-            self._run(callbacks)
+        config = self.config
+        try:
+            with Lease(Location(config.out), f".{config.name}.lock"):
+                self._run(callbacks)
+        except Busy:
+            raise InputError(
+                config.location.path(),
+                "this study is running already",
+                "look at it with dsgkd status",
+            ) from None
         return self.outcome
 
     def plan(self) -> None:
@@ -99,45 +118,74 @@ class Study:
         run, layers, concurrent = self._prepare()
         plans = self._plans(layers)
         run = self._choose_teachers(run, plans, concurrent)
-        print_estimate(self.config, run, plans, concurrent, self.say)
-        if self._record.exists():
-            print_replays(self.config, self._record.ledger, self.say)
+        print_estimate(self.config, run, plans, concurrent, self.console)
+        if self._manifest.exists():
+            print_replays(self.config, self._manifest.ledger, self.console)
 
     def _run(self, callbacks: Sequence[TrialCallback]) -> None:
-        config, record = self.config, self._record
-        begun = record.exists()
+        config, manifest, console = self.config, self._manifest, self.console
+        rows: list[dict[str, Any]] = []
+        begun = manifest.exists()
         if begun:
-            record.resume(self._notes())
-            self._meter = BudgetCallback(
-                config.budget, self._record.ledger.read("trials").to_pylist()
-            )
-            done = sum(trial.finished for trial in record.past.values() if trial.method)
-            self.say(f"resuming: {done} trial{' is' if done == 1 else 's are'} finished")
+            manifest.resume(self._notes())
+            rows = manifest.ledger.rows("trials")
+            done = sum(trial.finished for trial in manifest.past.values())
+            console.print(f"resuming: {done} trial{' is' if done == 1 else 's are'} finished")
         run, layers, concurrent = self._prepare()
         plans = self._plans(layers)
         run = self._choose_teachers(run, plans, concurrent)
         if begun:
-            record.extend()
+            manifest.extend()
         else:
             if config.estimate:
-                print_estimate(config, run, plans, concurrent, self.say)
-            record.begin(self._notes())  # whatever the user gave wrong has shown by now
+                print_estimate(config, run, plans, concurrent, console)
+            manifest.begin(self._notes())  # whatever the user gave wrong has shown by now
         if run.distillation.teacher_store == "stored":
             for one in plans:
-                store_teacher(one, config.cluster.resources, concurrent, self.say)
-        cluster = config.cluster
-        stages = Stages(config, record, self._meter, self.outcome, self.say, self._live)
-        run_trials(
-            stages.of(self._search(run, layers), concurrent, callbacks),
-            cluster.workers_per_trial,
-            cluster.resources,
+                store_teacher(one, config.cluster.resources, concurrent, console)
+        budget = BudgetCallback(config.budget, rows)
+        stages = Stages(config, manifest, budget, self.outcome, console, self._live)
+        dispatcher = Dispatcher(
+            self._kept(stages.of(self._search(run, layers), concurrent, callbacks)),
             concurrent,
-            config.folder / "tune",
-            self._steps,
+            made=self._made_links(),
+            broken=self._broken_links(),
         )
+        cluster, scratch = config.cluster, config.scratch / "tune"
+        if cluster.workers_per_trial == 1:
+            backend = TuneBackend(cluster.resources, concurrent, scratch, self._steps)
+        else:
+            backend = RayTrainBackend(cluster.resources, concurrent, scratch, self._steps)
+        backend.run(dispatcher)
+
+    def _kept(self, stages: Generator[Stage, None, None]) -> Generator[Stage, None, None]:
+        """Yield the stages; after each, put the search's journal where the study lies."""
+        with closing(stages):
+            for stage in stages:
+                yield stage
+                if self.config.location.is_remote:
+                    self.config.location.upload(JOURNAL, self.config.scratch / JOURNAL)
+
+    def _links(self, state: str) -> list[TrialHistory]:
+        past = self._manifest.past.values()
+        return [trial for trial in past if trial.stage == LINK and trial.state == state]
+
+    def _made_links(self) -> list[str]:
+        """Return the links whose artefacts are there; those that were deleted are made again."""
+        artefacts = Artefacts(self.config.artefacts)
+        return [
+            trial.trial_id
+            for trial in self._links("complete")
+            if artefacts.get(trial.row["settings"]["artefact"]) is not None
+        ]
+
+    def _broken_links(self) -> dict[str, str]:
+        return {trial.trial_id: trial.row["reason"] or "" for trial in self._links("failed")}
 
     def _notes(self) -> Notes:
-        run = self.config.run
+        config, run = self.config, self.config.run
+        if config.shared_cache:
+            share_key(Location(config.shared_cache), config.cache)
         return open_table(run.data, run.world, self.config.cache, run.splits)
 
     def _prepare(self) -> tuple[RunConfig, dict[str, int], int]:
@@ -147,15 +195,15 @@ class Study:
             What trials have in common, the number of layers of each model, and how many trials
             run at a time.
         """
-        config, say, run = self.config, self.say, self.config.run
+        config, console, run = self.config, self.console, self.config.run
         concurrent = self._concurrent()
-        build_models(config.models, config.cache, say)
+        build_models(config.models, config.cache, console, config.shared_cache)
         for teacher in config.models[1:]:
             distillation = replace(run.distillation, teacher=teacher)
-            prepare_notes(replace(run, distillation=distillation), config.cache, say)
+            prepare_notes(replace(run, distillation=distillation), config.cache, console)
         shares = ", ".join(f"{share} {method}" for method, share in config.budgets.items())
         seeds, top = config.confirmation.seeds, config.confirmation.top
-        say(
+        console.print(
             f"{config.search.trials} search trials ({shares}), then {seeds} fresh "
             f"seed{'' if seeds == 1 else 's'} of the best {'' if top == 1 else f'{top} '}of each; "
             f"{concurrent} at a time"
@@ -164,38 +212,30 @@ class Study:
 
     # Before the first trial.
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the study, so that no second driver writes into it."""
-        config = self.config
-        lock = FileLock(config.out / f".{config.name}.lock", timeout=0)
-        try:
-            config.out.mkdir(parents=True, exist_ok=True)
-            with lock:
-                yield
-        except Timeout:
-            raise InputError(
-                str(config.folder), "this study is running already", "look at it with dsgkd status"
-            ) from None
-
     def _check_folder(self) -> None:
-        config = self.config
-        exists = self._record.exists()
+        config, location = self.config, self.config.location
+        exists = self._manifest.exists()
         if exists and not config.resume:
             raise InputError(
-                str(config.folder), "a study stands here", "add --resume, or choose another --name"
+                location.path(), "a study stands here", "add --resume, or choose another --name"
             )
         if exists:
+            if config.shared_cache:
+                pull(Location(config.shared_cache), config.cache)
             identity.check_kept(config.cache)
             # Of the controls, a teacher of another domain may be new.
-            on_the_fly.check_kept((config.run.student.model, *config.teachers), config.cache)
+            known = (config.run.student.model, *config.single_teachers)
+            on_the_fly.check_kept(known, config.cache)
         # A study that was killed before its first row has left an empty ledger.
-        found = {path.name for path in config.folder.iterdir()} if config.folder.is_dir() else set()
+        found = {*location.folders(), *(entry.name for entry in location.list())}
         if not exists and found - {"ledger"}:
             raise InputError(
-                str(config.folder), "a folder with other files", "choose another --out or --name"
+                location.path(), "a folder with other files", "choose another --out or --name"
             )
-        nearest = next(path for path in (config.folder, *config.folder.parents) if path.exists())
+        if location.is_remote:
+            return
+        folder = location.folder
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise InputError(str(nearest), "cannot be written into", "choose another --out")
 
@@ -217,17 +257,18 @@ class Study:
         """Say what may be asked of each teacher, and of its double with random weights."""
         config = self.config
 
-        def planned(teacher: str, weights: Any) -> StoredTeacherPlan:
+        def planned(teacher: str, weights: TeacherWeights) -> StoredTeacherPlan:
             return plan(
-                config.run, config.space, teacher, weights, layers, config.cache, config.store
+                *(config.run, config.space, teacher, weights, layers),
+                *(config.cache, config.teacher_store, config.shared_cache),
             )
 
-        plans = [planned(teacher, "pretrained") for teacher in config.teachers]
+        plans = [planned(teacher, "pretrained") for teacher in config.single_teachers]
         for method, arm in config.arms.items():
             if arm.teacher:
                 plans.append(planned(arm.teacher, "pretrained"))
             if arm.weights == "random" and method in config.searched:
-                plans += [planned(teacher, "random") for teacher in config.teachers]
+                plans += [planned(teacher, "random") for teacher in config.single_teachers]
         return plans
 
     def _choose_teachers(
@@ -238,9 +279,9 @@ class Study:
         # Confirmation draws other random teachers, which are gone with their trial.
         size = sum(sizes) + concurrent * max(sizes)
         stored, why = choose(
-            run.distillation.teacher_store, size, self.config.store, is_short=False
+            run.distillation.teacher_store, size, self.config.teacher_store, is_short=False
         )
-        self.say(why)
+        self.console.print(why)
         use: TeacherStore = "stored" if stored else "live"
         return replace(run, distillation=replace(run.distillation, teacher_store=use))
 
@@ -248,19 +289,19 @@ class Study:
         config = self.config
 
         def suggest(trial: Any, method: str) -> RunConfig:
-            return config.space.suggest(trial, config.arms[method], run, config.teachers, layers)
+            return config.space.suggest(trial, config.arms[method], run, teachers, layers)
 
+        teachers = {public_name(choice): choice for choice in config.teachers}
         return Search(
-            config.folder / "search.journal",
+            config.scratch / JOURNAL,
             config.name,
             config.search,
-            config.pruning,
             run,
             config.budgets,
             suggest,
-            config.first,
+            config.initial_points,
             config.seed,
-            self._record.past,
+            self._manifest.past,
         )
 
 

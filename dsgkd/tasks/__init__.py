@@ -24,9 +24,11 @@ def task_of(value: Any) -> Task:
     Raises:
         InputError: there is no such task, or it has no such field.
     """
+    if isinstance(value, Task):
+        return value
     if not isinstance(value, Mapping):
-        found: Task = value
-        return found
+        what, remedy = f"a {type(value).__name__} is no task", "give one of dsgkd.tasks"
+        raise InputError("task", what, remedy)
     options = dict(value)
     kind = str(options.get("kind", "classification"))
     make = find("task", kind, TASKS)

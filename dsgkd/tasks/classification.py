@@ -1,28 +1,34 @@
 """Classification of notes: cross-entropy on the labelled ones, probabilities, thresholds."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
-from dsgkd.alignment.batch import Batch
-from dsgkd.alignment.texts import UNLABELLED, EncodedTexts
+from dsgkd.configuration import config
 from dsgkd.errors import InputError
 from dsgkd.ledger.measures import Direction
-from dsgkd.models.student import StudentConfig, new_student
+from dsgkd.models.config import StudentConfig
 from dsgkd.tasks.measures import MEASURES, f1_threshold, measures
 from dsgkd.tasks.task import Predictions
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
 
-@dataclass(frozen=True)
+    from dsgkd.alignment.batch import Batch
+    from dsgkd.alignment.texts import EncodedTexts
+
+UNLABELLED = -1  # as in dsgkd.alignment.texts
+
+
+@config
 class Classification:
     """Each labelled note has one class."""
 
-    kind: str = "classification"
+    kind: Literal["classification"] = "classification"
     threshold: Literal["validation", "prevalence"] = "validation"
     """How a threshold for two classes is found: best F1 on validation, or the share of positives
     in training (DSG-KD)."""
@@ -36,9 +42,11 @@ class Classification:
         self, config: StudentConfig, reference: str, classes: int, attention: str
     ) -> nn.Module:
         """Build an encoder with a classification head."""
+        from dsgkd.models.student import new_student
+
         return new_student(config, reference, classes, attention)
 
-    def bound(self, tokenizer: PreTrainedTokenizerBase) -> "Classification":
+    def bound(self, tokenizer: PreTrainedTokenizerBase) -> Classification:
         """Return the task as it is."""
         return self
 
@@ -65,8 +73,10 @@ class Classification:
 
     def loss(self, output: Any, batch: Batch, count: Tensor | float) -> Tensor:
         """Return the cross-entropy of the labelled notes."""
+        from torch.nn.functional import cross_entropy
+
         logits = output.logits[: len(batch)].float()
-        summed = F.cross_entropy(logits, batch.labels, reduction="sum", ignore_index=UNLABELLED)
+        summed = cross_entropy(logits, batch.labels, reduction="sum", ignore_index=UNLABELLED)
         return summed / count
 
     def predict(self, output: Any, batch: Batch) -> Tensor:

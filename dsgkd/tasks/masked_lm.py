@@ -1,41 +1,34 @@
 """Masked language modelling, from scratch or continued (BERT, arXiv 1810.04805, section 3.1)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from annotated_types import Gt, Lt
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
-from dsgkd.alignment.batch import Batch, Movable
-from dsgkd.alignment.texts import EncodedTexts
+from dsgkd.configuration import Part, Whole, config
 from dsgkd.errors import InputError
 from dsgkd.ledger.measures import Direction
-from dsgkd.models.masked import load_masked
-from dsgkd.models.student import StudentConfig
+from dsgkd.models.config import StudentConfig
 from dsgkd.tasks.task import Predictions
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
 
-@dataclass(frozen=True, eq=False)
-class MaskedTokens(Movable):
-    """What stood at the masked positions of a batch, text after text."""
-
-    tokens: Tensor
-    """[masked] int64."""
-    texts: Tensor
-    """Position in the batch of each one's text: [masked] int64."""
+    from dsgkd.alignment.batch import Batch
+    from dsgkd.alignment.texts import EncodedTexts
+    from dsgkd.models.masked import MaskedTokens
 
 
-@dataclass(frozen=True)
+@config
 class MaskedLanguageModel:
     """Tokens are hidden and have to be predicted."""
 
-    kind: str = "masked_lm"
-    mask_share: Annotated[float, Gt(0), Lt(1)] = 0.15
+    kind: Literal["masked_lm"] = "masked_lm"
+    mask_share: Part = 0.15
     """Share of tokens to predict; of those 80 % masked, 10 % replaced, 10 % kept."""
 
     loss_name: ClassVar[str] = "mlm"
@@ -50,9 +43,11 @@ class MaskedLanguageModel:
         self, config: StudentConfig, reference: str, classes: int, attention: str
     ) -> nn.Module:
         """Load the language model; a missing head is drawn from the current random state."""
+        from dsgkd.models.masked import load_masked
+
         return load_masked(reference, attention)
 
-    def bound(self, tokenizer: PreTrainedTokenizerBase) -> "MaskedLanguageModel":
+    def bound(self, tokenizer: PreTrainedTokenizerBase) -> MaskedLanguageModel:
         """Return the task with the tokens that hide others.
 
         Raises:
@@ -77,19 +72,23 @@ class MaskedLanguageModel:
 
     def examples(self, batch: Batch) -> Tensor:
         """Return the number of masked tokens."""
-        return torch.full((), float(len(_targets(batch).tokens)), device=batch.labels.device)
+        return batch.labels.new_full((), len(_targets(batch).tokens)).float()
 
     def loss(self, output: Any, batch: Batch, count: Tensor | float) -> Tensor:
         """Return the cross-entropy of the masked tokens."""
+        from torch.nn.functional import cross_entropy
+
         truth = _targets(batch).tokens
         logits = output.logits[0, : len(truth)].float()
-        return F.cross_entropy(logits, truth, reduction="sum") / count
+        return cross_entropy(logits, truth, reduction="sum") / count
 
     def predict(self, output: Any, batch: Batch) -> Tensor:
         """Return each text's sum of token losses, how many were right, and their number."""
+        import torch
+
         targets = _targets(batch)
         logits = output.logits[0, : len(targets.tokens)].float()
-        loss = F.cross_entropy(logits, targets.tokens, reduction="none")
+        loss = torch.nn.functional.cross_entropy(logits, targets.tokens, reduction="none")
         right = (logits.argmax(-1) == targets.tokens).float()
         values = torch.stack([loss, right, torch.ones_like(loss)], dim=1)  # [masked, 3]
         return values.new_zeros(len(batch), 3).index_add_(0, targets.texts, values)
@@ -112,13 +111,17 @@ class MaskedLanguageModel:
         return iter(())
 
 
-@dataclass(frozen=True)
+@config
 class _Bound(MaskedLanguageModel):
-    mask_id: int = 0
-    special_ids: tuple[int, ...] = ()
-    vocabulary: int = 0
+    mask_id: Whole = 0
+    special_ids: tuple[Whole, ...] = ()
+    vocabulary: Whole = 0
 
     def prepare(self, batch: Batch, texts: EncodedTexts, seed: tuple[int, ...]) -> Batch:
+        import torch
+
+        from dsgkd.models.masked import MaskedTokens, mask_tokens
+
         ids = batch.student.input_ids
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
@@ -131,41 +134,5 @@ class _Bound(MaskedLanguageModel):
         return replace(batch, student=side, targets=targets)
 
 
-def mask_tokens(
-    ids: Tensor,
-    mask_id: int,
-    special_ids: Tensor,
-    vocabulary: int,
-    share: float,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Choose tokens to predict and hide them.
-
-    Args:
-        ids: [batch, length].
-        mask_id: token id of the mask.
-        special_ids: tokens that are never chosen, padding among them.
-        vocabulary: number of tokens.
-        share: share of the other tokens of the batch to choose; one at least.
-        generator: source of randomness.
-
-    Returns:
-        The ids with 80 % of the chosen masked and 10 % replaced, and the choice, both
-        [batch, length].
-    """
-    special = torch.isin(ids, special_ids)
-    noise = torch.rand(ids.shape, generator=generator).masked_fill(special, -1.0)
-    candidates = ids.numel() - int(special.sum())
-    count = min(max(1, round(candidates * share)), candidates)
-    chosen = torch.zeros(ids.numel(), dtype=torch.bool)
-    chosen[noise.flatten().topk(count).indices] = True
-    chosen = chosen.view(ids.shape)
-    fate = torch.rand(ids.shape, generator=generator)
-    masked = ids.masked_fill(chosen & (fate < 0.8), mask_id)
-    random_ids = torch.randint(vocabulary, ids.shape, generator=generator)
-    return torch.where(chosen & (fate >= 0.8) & (fate < 0.9), random_ids, masked), chosen
-
-
 def _targets(batch: Batch) -> MaskedTokens:
-    assert isinstance(batch.targets, MaskedTokens)
-    return batch.targets
+    return cast("MaskedTokens", batch.targets)

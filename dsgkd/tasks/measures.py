@@ -1,18 +1,11 @@
 """Measures of predicted class probabilities.
 
-The measures are scikit-learn's; multi-class ones are unweighted means over classes.
+The measures are scikit-learn's, which is imported when there is something to measure; multi-class
+ones are unweighted means over classes.
 """
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    average_precision_score,
-    f1_score,
-    precision_recall_curve,
-    precision_score,
-    recall_score,
-    roc_auc_score,
-)
 
 from dsgkd.ledger.measures import Direction
 
@@ -36,6 +29,8 @@ def f1_threshold(labels: NDArray[np.int64], probability: NDArray[np.floating]) -
         labels: [n], 0 or 1.
         probability: [n], of class 1.
     """
+    from sklearn.metrics import precision_recall_curve
+
     if not labels.any():
         return 0.5
     precision, recall, thresholds = precision_recall_curve(labels, probability)
@@ -61,6 +56,14 @@ def measures(
         ece: expected calibration error of the most probable class's probability, 15 equal bins.
         A measure that is undefined on these labels (only one class present) is NaN.
     """
+    from sklearn.metrics import (
+        average_precision_score,
+        f1_score,
+        precision_score,
+        recall_score,
+        roc_auc_score,
+    )
+
     probability = probability.astype(np.float64)
     classes = probability.shape[1]
     rows = np.arange(len(labels))

@@ -1,26 +1,28 @@
 """No task: the terms alone train the student, as in distillation on a transfer set."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
-
-from dsgkd.alignment.batch import Batch
-from dsgkd.alignment.texts import EncodedTexts
+from dsgkd.configuration import config
 from dsgkd.ledger.measures import Direction
-from dsgkd.models.hub import load_model
-from dsgkd.models.student import StudentConfig
+from dsgkd.models.config import StudentConfig
 from dsgkd.tasks.task import Predictions
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
 
-@dataclass(frozen=True)
+    from dsgkd.alignment.batch import Batch
+    from dsgkd.alignment.texts import EncodedTexts
+
+
+@config
 class NoTask:
     """The student is trained and judged by the terms of its loss, on held-out texts."""
 
-    kind: str = "none"
+    kind: Literal["none"] = "none"
 
     loss_name: ClassVar[str] = "task"
     measures: ClassVar[Mapping[str, Direction]] = {"loss": "minimise"}
@@ -31,9 +33,11 @@ class NoTask:
         self, config: StudentConfig, reference: str, classes: int, attention: str
     ) -> nn.Module:
         """Load the bare encoder."""
+        from dsgkd.models.hub import load_model
+
         return load_model(reference, attention)
 
-    def bound(self, tokenizer: PreTrainedTokenizerBase) -> "NoTask":
+    def bound(self, tokenizer: PreTrainedTokenizerBase) -> NoTask:
         """Return the task as it is."""
         return self
 
@@ -46,15 +50,15 @@ class NoTask:
 
     def examples(self, batch: Batch) -> Tensor:
         """Return the number of texts."""
-        return torch.full((), float(len(batch)), device=batch.labels.device)
+        return batch.labels.new_full((), len(batch)).float()
 
     def loss(self, output: Any, batch: Batch, count: Tensor | float) -> Tensor:
         """Return zero."""
-        return torch.zeros((), device=batch.labels.device)
+        return batch.labels.new_zeros(()).float()
 
     def predict(self, output: Any, batch: Batch) -> Tensor:
         """Return nothing of any text, [batch, 0]."""
-        return torch.zeros(len(batch), 0)
+        return batch.labels.new_zeros(len(batch), 0).float().cpu()
 
     def fit(
         self, predicted: Predictions, validation: EncodedTexts, training: EncodedTexts

@@ -1,21 +1,27 @@
 """What a student is trained for and judged by.
 
-A task is a frozen dataclass: its fields are its configuration, its methods say what it does. To add
-one, write a class like those beside this file and name it as `package.module:Class`, or in `TASKS`.
+A task is a configuration: its fields are its settings, its methods say what it does. Those here
+import PyTorch in the methods, so that `--help` need not wait for it. To add one, write a class like
+those beside this file and name it as `package.module:Class`, or in `TASKS`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
-from dsgkd.alignment.batch import Batch
-from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.ledger.measures import Direction
-from dsgkd.models.student import StudentConfig
+from dsgkd.models.config import StudentConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+    from dsgkd.alignment.batch import Batch
+    from dsgkd.alignment.texts import EncodedTexts
 
 Predictions = NDArray[np.float32]
 """What a student says of each text, [texts, ...], in the task's own columns."""
@@ -49,7 +55,7 @@ class Task(Protocol):
         """
         ...
 
-    def bound(self, tokenizer: PreTrainedTokenizerBase) -> "Task":
+    def bound(self, tokenizer: PreTrainedTokenizerBase) -> Task:
         """Return the task with what it needs to know of the student's tokenizer.
 
         Raises:

@@ -19,12 +19,12 @@ from dsgkd.configuration import (
     Whole,
     config,
 )
-from dsgkd.data.sources import SPLITS, DataConfig, check_open
+from dsgkd.data.config import SPLITS, DataConfig, check_open
 from dsgkd.data.transfer_set import TransferConfig
 from dsgkd.data.world import WorldConfig
 from dsgkd.distillation.config import DistillationConfig
 from dsgkd.errors import InputError
-from dsgkd.models.student import StudentConfig
+from dsgkd.models.config import StudentConfig
 from dsgkd.tasks import Classification, Task, task_of
 
 Precision = Literal["auto", "fp32", "bf16"]

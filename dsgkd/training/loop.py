@@ -141,7 +141,9 @@ def train(
         model.train()
         sums = torch.tensor([progress.weighted, progress.raw], device=run.device)
         end = min((progress.epoch + 1) * steps, total)
-        batches = _batches(run, sampler, progress.epoch * steps + progress.step, end, workers)
+        batches = training_batches(
+            run, sampler, progress.epoch * steps + progress.step, end, workers
+        )
         for batch, teacher_states in prefetch(batches, run.teachers, run.device):
             losses = take_step(run, model, batch, teacher_states, optimizer, schedule, workers)
             sums += torch.stack([losses.weighted.detach(), losses.raw])
@@ -192,7 +194,7 @@ def take_step(
     return losses
 
 
-def _batches(
+def training_batches(
     run: OpenRun, sampler: Sampler, first: int, end: int, workers: Workers
 ) -> Iterator[Batch]:
     """Yield this worker's share of the batches of some steps, counted over the whole run."""

@@ -13,7 +13,7 @@ from dsgkd.data.texts import read_corpus
 from dsgkd.data.world import WorldConfig, english_corpus, korean_corpus
 from dsgkd.errors import InputError
 from dsgkd.models.hub import resolve
-from dsgkd.models.names import CORPUS_PREFIX, TINY_MODELS
+from dsgkd.models.names import CORPUS_PREFIX, TINY_MODELS, is_built_here
 from dsgkd.training.pretraining_config import PretrainingConfig, pretraining_key
 
 TINY = PretrainingConfig(vocabulary=4000, layers=2, width=128, length=64, tokens=1_500_000)
@@ -36,11 +36,6 @@ def model_reference(name: str, cache: Path) -> str:
     if not is_built(folder):
         raise InputError(name, "not pre-trained yet", "build it first")
     return str(folder)
-
-
-def is_built_here(name: str) -> bool:
-    """Whether a model is pre-trained on the spot rather than loaded."""
-    return name in TINY_MODELS or name.startswith(CORPUS_PREFIX)
 
 
 def is_built(folder: Path) -> bool:

@@ -115,7 +115,7 @@ def open_run(config: RunConfig, cache: Path, store: StoreConfig | None = None) -
     notes = open_table(config.data, config.world, cache, config.splits)
     encoded = open_notes(config, cache)
     validation = encoded.split("validation")
-    texts = EncodedTexts.joined([encoded.split("train"), *_open_sources(config, cache)])
+    texts = open_transfer_set(config, cache)
     task.check(validation, len(notes.label_names), config.selection.measures)
 
     seed_everything(config.seed)
@@ -185,6 +185,13 @@ def _transfer_sources(
     if transfer.glossary:
         found[GLOSSARY] = read_glossary(transfer.glossary, id_key(cache), world)
     return found
+
+
+def open_transfer_set(config: RunConfig, cache: Path) -> EncodedTexts:
+    """Return the texts that a run is trained on, encoded for student and teachers."""
+    return EncodedTexts.joined(
+        [open_notes(config, cache).split("train"), *_open_sources(config, cache)]
+    )
 
 
 def _open_sources(config: RunConfig, cache: Path) -> list[EncodedTexts]:

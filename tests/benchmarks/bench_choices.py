@@ -1,4 +1,4 @@
-"""Which of two ways is faster here? The choices that the library made by measurement.
+"""The choices that the library made by measurement, measured again.
 
 A ratio is the alternative's time over that of the library's choice: above 1, the choice is right.
 """
@@ -8,11 +8,8 @@ import os
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,20 +33,18 @@ from workload import (
     Kind,
     Setting,
     Shape,
+    apart,
     arms_of,
-    fill_store,
     in_turns,
-    new_distiller,
-    parameter_groups,
+    populate_store,
+    spent,
     step_seconds,
-    synthetic_notes,
-    without_teacher,
+    synthetic_texts,
 )
 
 import dsgkd.models.attention as attention
-from dsgkd.alignment.batches import Batch, evaluation_batches
-from dsgkd.alignment.encoding import EncodedNotes
-from dsgkd.models.student import probabilities
+from dsgkd.alignment.batch import Batch, Collator, evaluation_batches
+from dsgkd.models.taps import run_model
 
 RECOMPUTED = "bench_recomputed"
 
@@ -71,7 +66,7 @@ def run(quick: bool) -> Section:
         "attention: forward and backward pass of the encoder in training mode, batch 16, some "
         "texts padded",
         "attention rows of words: a whole step with hidden states and attention, stored teacher",
-        "evaluation: all texts once, student alone; ours: sorted by length, 128 in a batch",
+        "evaluation: all texts once, student alone; ours: sorted by length, 32 in a batch",
         *said,
         "one thread, on the CPU",
     ]
@@ -94,9 +89,10 @@ def optimizer_rows(quick: bool) -> list[Row]:
     """AdamW: fused, over lists of tensors, or tensor by tensor."""
     found = []
     for shape in (MINI, BASE):
-        distiller = new_distiller(Setting(shape, 1, False), "stored")
-        groups = parameter_groups(distiller)
-        for parameter in distiller.parameters():
+        setting = Setting(shape, 1, False)
+        trained = Arm(setting, "live", setting.texts(1)).optimizer.param_groups
+        groups = [{k: group[k] for k in ("params", "lr", "weight_decay")} for group in trained]
+        for parameter in (parameter for group in groups for parameter in group["params"]):
             parameter.grad = torch.randn_like(parameter)
         ways: dict[str, dict[str, bool]] = {
             "fused": {"fused": True},
@@ -164,23 +160,20 @@ def _recomputing_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend plainly, and let an open tap compute the words' rows again, as with fused attention.
+    """Attend plainly, and let open taps compute the words' rows again, as with fused attention.
 
-    The tap has no public handle, because no attention but the library's two needs one.
+    The taps have no public handle, because no attention but the library's two needs one.
     """
-    tap = attention._open_tap.get()
-    if tap is not None and tap.wants_next:
-        factor = attention._scaling(query, scaling)
-        tap.compute(query, key, attention_mask, factor, dropout)
-    elif tap is not None:
-        tap.skip()
-    hidden_tap = attention._open_tap.set(None)
-    try:
+    for tap in attention._open_taps.get():
+        if tap.wants_next:
+            factor = attention._scaling(query, scaling)
+            tap.compute(query, key, attention_mask, factor, dropout)
+        else:
+            tap.skip()
+    with attention.tapped([]):
         return attention._plain_attention(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
-    finally:
-        attention._open_tap.reset(hidden_tap)
 
 
 AttentionInterface.register(RECOMPUTED, _recomputing_attention)
@@ -194,13 +187,13 @@ def pooling_rows(quick: bool) -> list[Row]:
     for bf16 in (True,) if quick else (False, True):
         for batch in (8,) if quick else (8, 32):
             setting = Setting(MINI, batch, bf16)
-            notes = synthetic_notes(batch * (rounds + 1), setting.words, setting.lengths)
+            texts = setting.texts(batch * (rounds + 1))
             with tempfile.TemporaryDirectory() as temporary:
                 folder = Path(temporary) / "store"
-                fill_store(setting, notes, folder)
+                populate_store(setting, texts, folder)
                 arms = {
-                    "pooled where computed": Arm(setting, "stored", notes, folder),
-                    "computed again": Arm(setting, "stored", notes, folder, RECOMPUTED),
+                    "pooled where computed": Arm(setting, "stored", texts, folder),
+                    "computed again": Arm(setting, "stored", texts, folder, RECOMPUTED),
                 }
                 for arm in arms.values():
                     arm.warm_up()
@@ -222,8 +215,7 @@ def compiled_rows(quick: bool) -> tuple[list[Row], list[str]]:
     for kind in kinds:
         context = multiprocessing.get_context("spawn")
         try:
-            with ProcessPoolExecutor(1, mp_context=context) as process:
-                seconds, start = process.submit(compiled_seconds, kind).result()
+            seconds, start = apart(context, partial(compiled_seconds, kind))
         except (RuntimeError, BrokenProcessPool) as error:  # PyTorch's compiler raises only these
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             said.append(f"{choice}, {kind} step: failed: {reason[:200]}")
@@ -249,59 +241,45 @@ def compiled_seconds(kind: Kind) -> tuple[dict[str, list[float]], float]:
         setting = Setting(MINI, 16, True, lengths=(64, 96))
         with arms_of(setting, (kind,), setting.batch * (rounds + 1)) as made:
             ours = made[kind]
-            states = None if ours.teacher is None else ours.teacher.states
-            folder = None if states is None else states.storage.folder
+            folders = [t.states.storage.folder for t in ours.run.teachers if t.states]
             # A compiled student, in place: the library sees the same module.
-            compiled = Arm(setting, kind, ours.notes, folder)
-            compiled.distiller.student.compile(dynamic=True)
-            first = _seconds(compiled.warm_up)
-            start = first - _seconds(compiled.warm_up)
+            compiled = Arm(setting, kind, ours.run.texts, *folders)
+            compiled.run.student.compile(dynamic=True)
+            first = spent(compiled.warm_up)
+            start = first - spent(compiled.warm_up)
             arms = {"as it is": ours, "compiled": compiled}
             return step_seconds(arms, rounds), start
 
 
-def _seconds(action: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
-
-
 def evaluation_rows(quick: bool) -> list[Row]:
     """Texts sorted by length or as they come, in batches of 32 or of 128."""
-    texts, rounds, longest = (256, 2, 64) if quick else (1024, 5, 192)
-    notes = without_teacher(synthetic_notes(texts, (0, 0), (16, longest)))
-    student = BertForSequenceClassification(MINI.config("cpu")).eval()
+    count, rounds, longest = (256, 2, 64) if quick else (1024, 5, 192)
+    texts = synthetic_texts(count, (0, 0), (16, longest)).alone()
+    student, collate = BertForSequenceClassification(MINI.config("cpu")).eval(), Collator(1)
 
     def sorted_batches(size: int) -> Iterator[Batch]:
-        return evaluation_batches(notes, size)
-
-    parts = {size: cut(notes, size) for size in (32, 128)}
+        return evaluation_batches(texts, size, collate)
 
     def unsorted_batches(size: int) -> Iterator[Batch]:
-        for part in parts[size]:
-            yield from evaluation_batches(part, size)
+        for first in range(0, len(texts), size):
+            yield collate(texts, np.arange(first, min(first + size, len(texts))))
 
     ways = {"sorted, 32": (sorted_batches, 32), "unsorted, 32": (unsorted_batches, 32)}
     ways |= {"unsorted, 128": (unsorted_batches, 128), "sorted, 128": (sorted_batches, 128)}
 
     def predict(batches: Callable[[int], Iterator[Batch]], size: int, bf16: bool) -> None:
         for batch in batches(size):
-            side = batch.student
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                probabilities(student, side.input_ids, side.attention_mask)
+            with (
+                torch.inference_mode(),
+                torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+            ):
+                run_model(student, batch.student)
 
     found = []
     for bf16 in (True,) if quick else (False, True):
         actions = {name: partial(predict, *way, bf16) for name, way in ways.items()}
         in_turns(actions, 1)
         seconds = in_turns(actions, rounds)
-        case = f"{MINI}, {texts} texts of 16-{longest} tokens, {'bf16' if bf16 else 'fp32'}"
+        case = f"{MINI}, {count} texts of 16-{longest} tokens, {'bf16' if bf16 else 'fp32'}"
         found += [row("evaluation", case, "sorted, 32", o, seconds) for o in list(ways)[1:]]
     return found
-
-
-def cut(notes: EncodedNotes, size: int) -> list[EncodedNotes]:
-    """Cut texts into parts of `size`, in the order in which they come."""
-    numbers = (np.arange(len(notes)) // size).astype(str)
-    numbered = replace(notes, splits=numbers)
-    return [numbered.split(number) for number in dict.fromkeys(numbers.tolist())]

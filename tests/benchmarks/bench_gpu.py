@@ -1,4 +1,4 @@
-"""What does a step of distillation cost on a GPU, how well is the GPU used, and by how many?"""
+"""What a step of distillation costs on a GPU, how well the GPU is used, and by how many."""
 
 import gc
 import multiprocessing
@@ -23,9 +23,10 @@ from workload import (
     Kind,
     Setting,
     Shape,
-    fill_store,
+    close,
+    parameter_count,
+    populate_store,
     synchronise,
-    synthetic_notes,
 )
 
 from dsgkd.models.student import encoder_of
@@ -76,8 +77,7 @@ def run(quick: bool) -> Section:
     for plan in QUICK if quick else FULL:
         with tempfile.TemporaryDirectory() as folder:
             store = Path(folder)
-            notes = synthetic_notes(plan.texts, plan.setting.words, plan.setting.lengths)
-            fill_store(plan.setting, notes, store)
+            populate_store(plan.setting, plan.setting.texts(plan.texts), store)
             rows += alone(plan, store)
             release()
             for kind in ("plain", "stored"):
@@ -102,8 +102,7 @@ def alone(plan: Plan, store: Path) -> list[Row]:
                 seconds[kind].append(spent(arm, fed[kind], plan.steps))
                 flops[kind].append(done)
     finally:
-        for batches in fed.values():
-            batches.close()  # type: ignore[attr-defined]
+        close(fed.values())
     peak = peak_tflops(torch.cuda.get_device_name())
     examples = plan.batch * plan.steps
     rows = []
@@ -131,8 +130,7 @@ def alone(plan: Plan, store: Path) -> list[Row]:
 
 def new_arm(plan: Plan, kind: Kind, store: Path) -> Arm:
     """Make one arm on the GPU, warmed up."""
-    notes = synthetic_notes(plan.texts, plan.setting.words, plan.setting.lengths)
-    arm = Arm(plan.setting, kind, notes, store)
+    arm = Arm(plan.setting, kind, plan.setting.texts(plan.texts), store)
     arm.warm_up()
     return arm
 
@@ -145,7 +143,7 @@ def peak_memory(plan: Plan, kind: Kind, store: Path) -> float:
     torch.cuda.reset_peak_memory_stats()
     batches = arm.endless()
     spent(arm, batches, 5)
-    batches.close()  # type: ignore[attr-defined]
+    close([batches])
     return torch.cuda.max_memory_allocated() - before
 
 
@@ -158,8 +156,8 @@ def release() -> None:
 def spent(arm: Arm, batches: Iterator, steps: int) -> float:
     """Time some steps, without a wait between them, as the loop takes them."""
     started = time.perf_counter()
-    for batch, taught in islice(batches, steps):
-        arm.step(batch, taught)
+    for batch, states in islice(batches, steps):
+        arm.step(batch, states)
     synchronise(arm.setting.device)
     return time.perf_counter() - started
 
@@ -180,9 +178,8 @@ def model_flops(arm: Arm, lengths: list[int]) -> float:
     up, do not count; and in every layer two products of [length, width] and [width, length].
     Padding, the teacher and the losses are no useful work.
     """
-    encoder = encoder_of(arm.distiller.student)
-    weights = sum(p.numel() for p in encoder.parameters())
-    weights -= sum(p.numel() for p in encoder.embeddings.parameters())
+    encoder = encoder_of(arm.run.student)
+    weights = parameter_count(encoder) - parameter_count(encoder.embeddings)
     shape = arm.setting.shape
     attention = 12 * shape.layers * shape.width  # times length, for each token
     return sum(6.0 * weights * n + attention * n * n for n in lengths)
@@ -239,7 +236,7 @@ def share(plan: Plan, kind: Kind, store: Path, barrier: Barrier) -> tuple[float,
     started = time.monotonic()
     spent(arm, batches, plan.shared_steps)
     ended = time.monotonic()
-    batches.close()  # type: ignore[attr-defined]
+    close([batches])
     return started, ended
 
 

@@ -1,4 +1,4 @@
-"""How do the time and the memory of a step grow with words, lengths, batches and mapped layers?
+"""How the time and the memory of a step grow with words, lengths, batches and mapped layers.
 
 How a study grows with trials and workers is measured by `bench_study`; its rows have the same
 column `axis`, and `pictures` draws them in the same way.
@@ -10,13 +10,10 @@ import resource
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from harness import Row, Section, ratio
@@ -25,16 +22,16 @@ from workload import (
     Arm,
     Kind,
     Setting,
-    fill_store,
+    apart,
+    populate_store,
     step_seconds,
     synchronise,
-    synthetic_notes,
 )
 
-from dsgkd.alignment.encoding import EncodedNotes
-from dsgkd.training.run import RunConfig, where_to_run
+from dsgkd.alignment.texts import EncodedTexts
+from dsgkd.training.config import RunConfig
+from dsgkd.training.opening import where_to_run
 
-T = TypeVar("T")
 KINDS: tuple[Kind, ...] = ("plain", "stored")
 STEPS_FOR_MEMORY = 3
 FORKED_WITH = ["torch", "dsgkd.training.loop", "transformers.models.bert.modeling_bert"]
@@ -51,9 +48,9 @@ class Point:
     held: str
     """What does not vary on this axis."""
 
-    def notes_needed(self, rounds: int) -> int:
-        """Return how many texts an epoch of so many rounds has, at least a few batches."""
-        return self.setting.batch * max(rounds, STEPS_FOR_MEMORY)
+    def texts(self, rounds: int) -> EncodedTexts:
+        """Return an epoch of so many rounds, at least a few batches: the same in every process."""
+        return self.setting.texts(self.setting.batch * max(rounds, STEPS_FOR_MEMORY))
 
 
 def run(quick: bool) -> Section:
@@ -99,8 +96,8 @@ def measured(point: Point, rounds: int, before: float, context: BaseContext) -> 
         store = Path(folder)
         # Texts without words find nothing in a store, but it has to be one that holds something.
         stored = point if point.value or point.axis != "words a text" else _with_a_word(point)
-        fill_store(stored.setting, texts_of(stored, rounds), store)
-        seconds = apart(context, partial(spent, point, rounds, store))
+        populate_store(stored.setting, stored.texts(rounds), store)
+        seconds = apart(context, partial(timed, point, rounds, store))
         peaks = {
             kind: apart(context, partial(peak, point, rounds, store, kind)) - before
             for kind in KINDS
@@ -116,28 +113,16 @@ def _with_a_word(point: Point) -> Point:
     return replace(point, setting=replace(point.setting, words=(1, 1)))
 
 
-def texts_of(point: Point, rounds: int) -> EncodedNotes:
-    """Return the texts of a point: the same in every process."""
-    setting = point.setting
-    return synthetic_notes(point.notes_needed(rounds), setting.words, setting.lengths)
-
-
-def apart(context: BaseContext, action: Callable[[], T]) -> T:
-    """Return what an action returns, from a process that did nothing else."""
-    with ProcessPoolExecutor(1, mp_context=context) as process:
-        return process.submit(action).result(timeout=600)
-
-
 def nothing() -> float:
     """Return the memory of a process that has imported all and trained nothing."""
     return _peak("cpu") if not torch.cuda.is_available() else 0.0
 
 
-def spent(point: Point, rounds: int, store: Path) -> dict[Kind, list[float]]:
+def timed(point: Point, rounds: int, store: Path) -> dict[Kind, list[float]]:
     """Time the steps of both arms."""
     torch.set_num_threads(1)
-    notes = texts_of(point, rounds)
-    arms = {kind: Arm(point.setting, kind, notes, store) for kind in KINDS}
+    texts = point.texts(rounds)
+    arms = {kind: Arm(point.setting, kind, texts, store) for kind in KINDS}
     for arm in arms.values():
         arm.warm_up()
     return step_seconds(arms, rounds)
@@ -146,7 +131,7 @@ def spent(point: Point, rounds: int, store: Path) -> dict[Kind, list[float]]:
 def peak(point: Point, rounds: int, store: Path, kind: Kind) -> float:
     """Return the most memory that an arm had, in bytes, after some steps."""
     torch.set_num_threads(1)
-    arm = Arm(point.setting, kind, texts_of(point, rounds), store)
+    arm = Arm(point.setting, kind, point.texts(rounds), store)
     step_seconds({kind: arm}, STEPS_FOR_MEMORY)
     synchronise(point.setting.device)
     return _peak(point.setting.device)

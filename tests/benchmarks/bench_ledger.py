@@ -1,4 +1,4 @@
-"""Does the ledger hold a hundred thousand trials, and how fast are they written and read?
+"""How fast a ledger of up to a hundred thousand trials is written and read.
 
 Trials are invented, and written as a study's driver writes them: a row when a trial starts, one
 flush in the middle, its last epoch, and how it ended; its name is then sealed. (A real driver
@@ -36,9 +36,9 @@ CONFIGURATION = json.dumps(
 )
 """As long as a real run's, 2 kB."""
 MEASURES = (
-    *("loss", "loss_ce", "loss_hidden", "accuracy", "auroc", "auprc", "f1", "precision"),
-    *("recall", "brier", "ece", "threshold", "examples_per_second", "seconds"),
+    *("accuracy", "auroc", "auprc", "f1", "precision", "recall", "brier", "ece", "threshold"),
 )
+TERMS = ("task", "hidden", "attention")
 IMPORTED = ["pandas", "pyarrow.parquet", "analysis", "dsgkd.ledger", "torch"]
 
 
@@ -158,18 +158,18 @@ def trial(number: int, state: str) -> Row:
         "stage": "search",
         "state": state,
         "method": "mlkd",
-        "student": "mini-ko",
-        "teacher": "mini-en-med",
-        "layer_mapping": "uniform",
-        "criterion": "standard",
-        "alpha": 1.0 + number % 7,
-        "beta": 0.0,
-        "cs_max_len": 25,
-        "encoder_lr": 3e-4 / (1 + number % 11),
-        "classifier_lr": 1e-3,
-        "batch_size": 16,
+        "settings": {
+            "student": "mini-ko",
+            "teacher": "mini-en-med",
+            "layer_mapping": "uniform",
+            "alpha": 1.0 + number % 7,
+            "beta": 0.0,
+            "cs_max_len": 25,
+            "encoder_lr": 3e-4 / (1 + number % 11),
+            "classifier_lr": 1e-3,
+            "batch_size": 16,
+        },
         "seed": number,
-        "other": "{}",
         "workers": 1,
         "started_at": datetime.now(UTC),
         "epochs_done": EPOCHS,
@@ -182,11 +182,18 @@ def trial(number: int, state: str) -> Row:
 def metrics(number: int, epochs: int) -> list[Row]:
     """Rows of a trial's epochs; their values have all the digits of real ones."""
     chance = random.Random(number)
+    given = {
+        "train": lambda: {
+            "raw": {term: chance.random() for term in TERMS},
+            "weighted": {term: chance.random() for term in TERMS},
+        },
+        "validation": lambda: {"measures": {measure: chance.random() for measure in MEASURES}},
+    }
     return [
         {**key(number), "epoch": epoch, "step": 52 * epoch, "split": split}
-        | {measure: chance.random() for measure in MEASURES}
+        | {"loss": chance.random(), "seconds": chance.random(), **values()}
         for epoch in range(epochs)
-        for split in ("train", "validation")
+        for split, values in given.items()
     ]
 
 

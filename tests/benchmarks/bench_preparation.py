@@ -1,4 +1,4 @@
-"""What does it cost to prepare a text: word by word in every epoch, or once per study?
+"""What it costs to prepare a text: word by word in every epoch, or once per study.
 
 Also invents the texts and tokenizers of this and of the reference benchmark: notes of about 25
 English words among Hangul ones, drawn from two lexicons with long tails.
@@ -20,10 +20,12 @@ from reference import padded, word_spans
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from dsgkd.alignment.batches import training_batches
-from dsgkd.alignment.encoding import EncodedNotes, encode, encoded
+from dsgkd.alignment.batch import Collator
+from dsgkd.alignment.texts import EncodedTexts
+from dsgkd.alignment.view import encode, encoded
 from dsgkd.alignment.words import WordRule
-from dsgkd.data.sources import Notes
+from dsgkd.data.notes import Notes
+from dsgkd.data.transfer_set import TransferConfig, new_sampler
 
 AIM = 10
 EPOCHS = 10
@@ -52,7 +54,8 @@ def run(quick: bool) -> Section:
 
     with tempfile.TemporaryDirectory() as folder, threads(1):
         cache = Path(folder)
-        built = EncodedNotes.build(notes, student, teacher, MAX_LENGTH, PAPER, cache)
+        built = EncodedTexts.of(notes, student, [teacher], MAX_LENGTH, PAPER, cache)
+        collate = Collator(WORDS, pad_to=MAX_LENGTH)
         assert_same_spans(texts, built, teacher, student)
 
         def stored() -> None:
@@ -60,18 +63,20 @@ def run(quick: bool) -> Section:
             encoded(notes, teacher, MAX_LENGTH, PAPER, cache, separate=True)
 
         def opened() -> None:
-            EncodedNotes.build(notes, student, teacher, MAX_LENGTH, PAPER, cache)
+            EncodedTexts.of(notes, student, [teacher], MAX_LENGTH, PAPER, cache)
 
         def batches() -> None:
-            for _ in training_batches(built, 32, WORDS, seed=0, epoch=0, pad_to=MAX_LENGTH):
-                pass
+            names = built.source_names
+            sampler = new_sampler(TransferConfig(), built.lengths, built.sources, names, 32, 0)
+            for step in range(sampler.steps):
+                collate(built, sampler.draw(step))
 
         actions: dict[str, Callable[[], Any]] = {
             "word by word, padded": by_words,
             "encode, paper rule": lambda: library(PAPER),
             "encode, script rule": lambda: library(SCRIPT),
             "encoded before: read": stored,
-            "encoded before: EncodedNotes": opened,
+            "encoded before: EncodedTexts": opened,
             "batches, padded": batches,
         }
         seconds = interleaved(actions, 2 if quick else 7)
@@ -96,7 +101,7 @@ def run(quick: bool) -> Section:
         made + opening + EPOCHS * batch
         for made, opening, batch in zip(
             seconds["encode, paper rule"],
-            seconds["encoded before: EncodedNotes"],
+            seconds["encoded before: EncodedTexts"],
             seconds["batches, padded"],
         )
     ]
@@ -122,7 +127,7 @@ def row(name: str, seconds: list[float], texts: int, cores: int | None, spread: 
     }
 
 
-def _notes(built: EncodedNotes, ratios: dict[str, Spread]) -> list[str]:
+def _notes(built: EncodedTexts, ratios: dict[str, Spread]) -> list[str]:
     found = [(rule, ratios[f"encode, {rule} rule"].median) for rule in ("paper", "script")]
     verdict = ", ".join(
         f"{rule} rule {value:.1f}x ({'met' if value >= AIM else 'MISSED'})" for rule, value in found
@@ -138,9 +143,9 @@ def _notes(built: EncodedNotes, ratios: dict[str, Spread]) -> list[str]:
     ]
 
 
-def describe(built: EncodedNotes) -> str:
-    """Say how long the texts are."""
-    tokens, words = built.lengths, built.words.lengths
+def describe(built: EncodedTexts) -> str:
+    """Return how long the texts are."""
+    tokens, words = built.lengths, built.alignments[0].words.lengths
     return (
         f"student tokens {tokens.mean():.0f} a text ({tokens.min()}-{tokens.max()}), "
         f"words transferred {words.mean():.1f} ({words.min()}-{words.max()})"
@@ -149,13 +154,13 @@ def describe(built: EncodedNotes) -> str:
 
 def assert_same_spans(
     texts: list[str],
-    built: EncodedNotes,
+    built: EncodedTexts,
     teacher: PreTrainedTokenizerFast,
     student: PreTrainedTokenizerFast,
 ) -> None:
     """Both ways find the same words."""
-    for text, ours in zip(texts, built.words, strict=True):
-        theirs = word_spans(text, teacher, student, built.max_length, WORDS)
+    for text, ours in zip(texts, built.alignments[0].words, strict=True):
+        theirs = word_spans(text, teacher, student, MAX_LENGTH, WORDS)
         expected = [(*student_span, *teacher_span) for teacher_span, student_span in theirs]
         assert [tuple(span[:4]) for span in ours.tolist()][:WORDS] == expected, text
 

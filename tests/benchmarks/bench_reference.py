@@ -1,41 +1,35 @@
-"""How much faster is a training step than the way the DSG-KD reference takes it?
+"""How much faster a training step is than the way the DSG-KD reference takes it.
 
 Each action is one whole optimisation step from texts (the reference) or from texts that were
 tokenised once (the library): batch, teacher, student, losses, backward, AdamW. Before anything is
-timed, the reference rendition and the paper form must give the same losses.
+timed, the reference rendition and the paper's criteria must give the same losses.
 """
 
+import csv
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from bench_preparation import as_notes, describe, invented_texts, tokenizers
+from bench_preparation import describe, invented_texts, tokenizers
 from harness import Row, Section, Spread
 from reference import ReferenceTraining, Student
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from workload import Trainer, spent
 
-from dsgkd.alignment.batches import Batch, training_batches
-from dsgkd.alignment.encoding import EncodedNotes
-from dsgkd.alignment.words import WordRule
-from dsgkd.distillation.distiller import DistillationConfig, Distiller
-from dsgkd.distillation.mapping import LayerMapping
-from dsgkd.distillation.teachers.teacher import LiveTeacher
-from dsgkd.models.attention import attention_for
-from dsgkd.models.hub import load_model
-from dsgkd.models.student import StudentConfig, new_student
-from dsgkd.models.taps import WordStates
-from dsgkd.training.run import RunConfig, paper_preset
+from dsgkd.data.config import DataConfig
+from dsgkd.distillation.config import DistillationConfig
+from dsgkd.training.config import RunConfig, paper_preset
+from dsgkd.training.opening import open_run
 
 LAYERS, WIDTH, HEADS = 4, 256, 4
-PAPER = paper_preset(RunConfig(distillation=DistillationConfig("teacher")))
-SHIPPED = RunConfig(distillation=DistillationConfig("teacher"))
+STANDARD = RunConfig(distillation=DistillationConfig("teacher"))
+PAPER = paper_preset(STANDARD)
 SAME = 1e-4
-FORMS = ("paper", "paper stored", "standard", "standard stored")
+WAYS = ("paper", "paper stored", "standard", "standard stored")
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,6 @@ class Plan:
 
 FULL = [Plan(8, 384, 3, 1, 1, aim=20), Plan(32, 384, 1, 3, 2, aim=60)]
 QUICK = [Plan(4, 128, 2, 1, 1)]
-Step = Callable[[int], None]
 
 
 def run(quick: bool) -> Section:
@@ -63,12 +56,12 @@ def run(quick: bool) -> Section:
     notes = [
         f"both models BERT {LAYERS} x {WIDTH}, {HEADS} heads, random weights, no dropout, fp32, "
         "one thread",
-        "paper: the library's paper form, teacher live, equal losses: texts are padded to the "
+        "paper: the library's paper preset, teacher live, equal losses: texts are padded to the "
         "longest of their batch, because padding changes no loss",
         "standard: the library's defaults (beta 0, so no attention term; not the same losses), "
         "padded to the batch, teacher live: what a user gets",
-        "stored: the teacher's word states were computed before timing and are kept in a dict, "
-        "which stands in for a stored teacher",
+        "stored: the teacher's word states are read from its store on disk, which was populated "
+        "before",
         "ours read texts that were tokenised once, and that is not in their time (see the section "
         "on preparing texts); making tensors of them is",
         "each ratio is the reference's step over the median of ours around it in the same round",
@@ -91,40 +84,41 @@ def measured(
     """Time one plan: each round is one batch, the same for all."""
     bench = Bench(plan, pair, folder)
     difference = bench.check(0)
-    for form in FORMS:
-        bench.steps[form](0)
-    seconds: dict[str, list[float]] = {name: [] for name in ("reference", *FORMS)}
-    ratios: dict[str, list[float]] = {form: [] for form in FORMS}
+    for way in WAYS:
+        bench.ours[way].step_on(0)
+    seconds: dict[str, list[float]] = {name: [] for name in ("reference", *WAYS)}
+    ratios: dict[str, list[float]] = {way: [] for way in WAYS}
     stages = []
     for number in range(plan.rounds):
-        ours: dict[str, list[float]] = {form: [] for form in FORMS}
+        ours: dict[str, list[float]] = {way: [] for way in WAYS}
         around(bench, number, plan.before, ours)
-        reference = spent(bench.reference_step, number)
+        reference = spent(partial(bench.reference_step, number))
         around(bench, number, plan.after, ours)
         stages.append(bench.reference.seconds)
         seconds["reference"].append(reference)
-        for form in FORMS:
-            seconds[form] += ours[form]
-            ratios[form].append(reference / statistics.median(ours[form]))
-    spreads = {form: Spread.of(ratios[form]) for form in FORMS}
+        for way in WAYS:
+            seconds[way] += ours[way]
+            ratios[way].append(reference / statistics.median(ours[way]))
+    spreads = {way: Spread.of(ratios[way]) for way in WAYS}
     row: Row = {"batch": plan.batch, "padded to": plan.length}
     row |= {f"{name} s": statistics.median(values) for name, values in seconds.items()}
     row["aim"] = f">= {plan.aim}" if plan.aim else None
-    row |= {f"reference / {form}": spreads[form] for form in FORMS}
+    row |= {f"reference / {way}": spreads[way] for way in WAYS}
     row["loss difference"] = difference
     where = ", ".join(
         f"{name} {statistics.median(stage[name] for stage in stages):.2f} s" for name in stages[0]
     )
+    texts = bench.ours["paper"].run.texts
     said = [
         f"batch {plan.batch}: {plan.rounds} reference steps, {len(seconds['paper'])} of each of "
-        f"ours; {describe(bench.notes)}",
+        f"ours; {describe(texts)}",
         f"batch {plan.batch}: the reference's time: {where}",
     ]
     if plan.aim:
         verdict = [
-            f"{form} {spreads[form].median:.1f}x "
-            f"({'met' if spreads[form].median >= plan.aim else 'MISSED'})"
-            for form in FORMS
+            f"{way} {spreads[way].median:.1f}x "
+            f"({'met' if spreads[way].median >= plan.aim else 'MISSED'})"
+            for way in WAYS
         ]
         said.append(f"batch {plan.batch}: aim >= {plan.aim}x: {', '.join(verdict)}")
     return row, said
@@ -133,15 +127,8 @@ def measured(
 def around(bench: "Bench", number: int, times: int, seconds: dict[str, list[float]]) -> None:
     """Take our steps in turns."""
     for _ in range(times):
-        for form in FORMS:
-            seconds[form].append(spent(bench.steps[form], number))
-
-
-def spent(step: Step, number: int) -> float:
-    """Time one step."""
-    started = time.perf_counter()
-    step(number)
-    return time.perf_counter() - started
+        for way in WAYS:
+            seconds[way].append(spent(partial(bench.ours[way].step_on, number)))
 
 
 class Bench:
@@ -153,64 +140,36 @@ class Bench:
         pair: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast],
         folder: Path,
     ) -> None:
-        self.plan = plan
         self.texts = invented_texts(plan.batch * (plan.rounds + 1))
         save_models(pair, folder)
-        teacher_tokenizer, student_tokenizer = pair
+        notes = write_notes(folder / f"notes-{plan.batch}.csv", self.texts)
 
-        def encoded(rule: WordRule) -> EncodedNotes:
-            notes = as_notes(self.texts)
-            return EncodedNotes.build(
-                notes, student_tokenizer, teacher_tokenizer, plan.length, rule, folder
+        def trainer(base: RunConfig, store: str) -> Trainer:
+            config = replace(
+                base,
+                data=DataConfig(path=str(notes)),
+                student=replace(base.student, model=str(folder / "student"), dropout=0.0),
+                distillation=replace(
+                    base.distillation, teacher=str(folder / "teacher"), teacher_store=store
+                ),
+                optimisation=replace(base.optimisation, batch_size=plan.batch, precision="fp32"),
+                splits=("train", "validation"),
+                max_length=plan.length,
+                device="cpu",
             )
+            return Trainer(open_run(config, folder / "cache"))
 
-        self.notes = encoded(PAPER.words)
-        self.paper = distiller(PAPER, folder, plan.length)
-        self.paper_teacher = live_teacher(self.paper, folder)
-        self.reference = rendition(pair, self.paper, plan.length, folder)
-
-        shipped, shipped_notes = distiller(SHIPPED, folder, plan.length), encoded(SHIPPED.words)
-        teacher = live_teacher(shipped, folder)
-        shipped.calibrate((self.batch(n, shipped_notes) for n in range(plan.rounds + 1)), teacher)
-        numbers = range(plan.rounds + 1)
-        store = stored_states(teacher, [self.batch(n, shipped_notes) for n in numbers])
-        paper_store = stored_states(
-            self.paper_teacher, [self.batch(n, self.notes, same_length=True) for n in numbers]
-        )
-
-        paper_optimizer, optimizer = adamw(self.paper), adamw(shipped)
-
-        def paper(number: int) -> None:
-            batch = self.batch(number, self.notes, same_length=True)
-            take_step(self.paper, batch, self.paper_teacher.word_states(batch), paper_optimizer)
-
-        def paper_stored(number: int) -> None:
-            batch = self.batch(number, self.notes, same_length=True)
-            take_step(self.paper, batch, paper_store[named(batch)], paper_optimizer)
-
-        def standard(number: int) -> None:
-            batch = self.batch(number, shipped_notes)
-            take_step(shipped, batch, teacher.word_states(batch), optimizer)
-
-        def standard_stored(number: int) -> None:
-            batch = self.batch(number, shipped_notes)
-            take_step(shipped, batch, store[named(batch)], optimizer)
-
-        steps: tuple[Step, ...] = (paper, paper_stored, standard, standard_stored)
-        self.steps = dict(zip(FORMS, steps, strict=True))
-
-    def batch(self, number: int, notes: EncodedNotes, same_length: bool = False) -> Batch:
-        """Assemble a batch of the first epoch."""
-        most = PAPER.distillation.cs_max_len
-        return next(
-            training_batches(
-                notes, self.plan.batch, most, 0, 0, start=number, same_length=same_length
-            )
-        )
+        self.ours = {
+            "paper": trainer(PAPER, "live"),
+            "paper stored": trainer(PAPER, "stored"),
+            "standard": trainer(STANDARD, "live"),
+            "standard stored": trainer(STANDARD, "stored"),
+        }
+        self.reference = rendition(pair, self.ours["paper"], plan.length, folder)
 
     def same_texts(self, number: int) -> tuple[list[str], Tensor]:
         """Return the texts and labels of a batch, of which the reference starts."""
-        batch = self.batch(number, self.notes)
+        batch = next(self.ours["paper"].batches(number))
         return [self.texts[row] for row in batch.rows.tolist()], batch.labels
 
     def reference_step(self, number: int) -> None:
@@ -219,26 +178,26 @@ class Bench:
 
     def check(self, number: int) -> float:
         """Make sure that both compute the same; return the largest difference of a term."""
-        batch = self.batch(number, self.notes, same_length=True)
+        paper = self.ours["paper"]
         with torch.no_grad():
-            taught = self.paper_teacher.word_states(batch)
-            ours = self.paper(batch, taught, len(batch.labels), batch.word_mask.sum())
-            theirs = self.reference.losses(*self.same_texts(number))
-        pairs = [*zip(ours, theirs), (sum(ours), sum(theirs))]
-        difference = max(abs(float(one) / float(other) - 1) for one, other in pairs)
+            batch, states = next(paper.fed(paper.batches(number)))
+            words = [pair.mask.sum() for pair in batch.pairs]
+            ours = paper.run.distiller(batch, states, len(batch), words).weighted.tolist()
+            theirs = [float(loss) for loss in self.reference.losses(*self.same_texts(number))]
+        pairs = [*zip(ours, theirs, strict=True), (sum(ours), sum(theirs))]
+        difference = max(abs(one / other - 1) for one, other in pairs)
         if not difference <= SAME:
             raise AssertionError(f"losses differ by {difference:.1e}: {ours}, {theirs}")
         return difference
 
 
-def named(batch: Batch) -> tuple[int, ...]:
-    """Name a batch by what the teacher reads of it."""
-    return tuple(batch.keys.tolist())
-
-
-def stored_states(teacher: LiveTeacher, batches: list[Batch]) -> dict[tuple[int, ...], WordStates]:
-    """Ask the teacher about some batches once."""
-    return {named(batch): teacher.word_states(batch) for batch in batches}
+def write_notes(path: Path, texts: list[str]) -> Path:
+    """Write notes to train on, labelled by turns, and a few for validation."""
+    rows = [(text, at % 2, "train") for at, text in enumerate(texts)]
+    rows += [(text, at % 2, "validation") for at, text in enumerate(invented_texts(8, seed=3))]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "label", "split"), *rows])
+    return path
 
 
 def save_models(
@@ -258,36 +217,23 @@ def save_models(
             attention_probs_dropout_prob=0.0,
         )
         BertModel(config).save_pretrained(folder / name)
-
-
-def distiller(config: RunConfig, folder: Path, max_length: int) -> Distiller:
-    """Return the library's student and its losses."""
-    torch.manual_seed(2)
-    head = StudentConfig(head=config.student.head, dropout=0.0)
-    student = new_student(head, str(folder / "student"), 2, attention_for("cpu"))
-    pairs = LayerMapping.parse(config.distillation.mapping).resolve(LAYERS, LAYERS)
-    return Distiller(student, config.distillation, pairs, WIDTH, WIDTH, max_length).train()
-
-
-def live_teacher(distiller: Distiller, folder: Path) -> LiveTeacher:
-    """Return the library's teacher."""
-    model = load_model(str(folder / "teacher"), attention_for("cpu"))
-    return LiveTeacher(model.requires_grad_(False).eval(), distiller.teacher_request)
+        tokenizer.save_pretrained(folder / name)
 
 
 def rendition(
     pair: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast],
-    paper: Distiller,
+    paper: Trainer,
     length: int,
     folder: Path,
 ) -> ReferenceTraining:
-    """Return the reference on the weights of the library's paper form."""
+    """Return the reference on the weights of the library's student."""
     teacher, encoder = (
         BertModel.from_pretrained(folder / name, attn_implementation="eager")
         for name in ("teacher", "student")
     )
     student = Student(encoder, 2).train()
-    student.load_state_dict(paper.student.state_dict())
+    for ours, theirs in zip(paper.run.student.parameters(), student.parameters(), strict=True):
+        theirs.data.copy_(ours.data)
     wanted = PAPER.distillation
     return ReferenceTraining(
         teacher.requires_grad_(False).eval(),
@@ -297,21 +243,5 @@ def rendition(
         alpha=wanted.alpha,
         beta=wanted.beta,
         max_length=length,
-        most_words=wanted.cs_max_len,
+        most_words=wanted.max_transfer_words,
     )
-
-
-def adamw(distiller: Distiller) -> torch.optim.AdamW:
-    """Return the optimizer of the library's loop."""
-    return torch.optim.AdamW(distiller.parameters(), lr=1e-4, eps=1e-8, fused=True)
-
-
-def take_step(
-    distiller: Distiller, batch: Batch, taught: WordStates, optimizer: torch.optim.Optimizer
-) -> None:
-    """Take a step as the library's loop does, in one process."""
-    losses = distiller(batch, taught, len(batch.labels), batch.word_mask.sum())
-    optimizer.zero_grad(set_to_none=True)
-    sum(losses).backward()
-    nn.utils.clip_grad_norm_(distiller.parameters(), 1.0)
-    optimizer.step()

@@ -1,4 +1,4 @@
-"""What does a step of distillation cost over a step of plain fine-tuning on the same texts?"""
+"""What a step of distillation costs over a step of plain fine-tuning on the same texts."""
 
 import statistics
 

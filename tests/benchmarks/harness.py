@@ -1,4 +1,4 @@
-"""How are things measured here? Side by side, in one process, interleaved, as ratios of medians.
+"""How things are measured here: side by side, in one process, interleaved, as ratios.
 
 A section of the benchmarks is a function `run(quick) -> Section`; `run.py` prints it and keeps it
 in `benchmarks.json`. Machines are noisy, so what is reported of two actions is the ratio within
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Section:
-    """What one benchmark found."""
+    """The findings of one benchmark."""
 
     title: str
     rows: list[Row]

@@ -1,4 +1,4 @@
-"""Where do studies run when they are measured? On a Ray of two CPUs that nobody else has."""
+"""The Ray on which studies are measured: two CPUs that nobody else has."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""What do the benchmarks look like? Pictures drawn from `benchmarks.json` alone.
+"""Pictures of the benchmarks, drawn from `benchmarks.json` alone.
 
 A column is drawn by its name: `stored ms` is the line "stored" in the panel of milliseconds.
 """

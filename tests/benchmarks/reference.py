@@ -1,7 +1,7 @@
-"""What does a training step do the way the DSG-KD reference takes it?
+"""A training step the way the DSG-KD reference takes it.
 
 An own rendition of the algorithm, written from a description of it (arXiv 2409.14904), to be
-measured against and to be compared with the library's `paper` form, whose losses it must give.
+measured against and to be compared with the library's paper preset, whose losses it must give.
 In every step it tokenises every text word by word with both tokenizers, pads to `max_length`, asks
 both models for the attention of all layers, and loops over texts, words and layers to cut the
 words' rows out. It is slow where the original is slow and has no other faults of it on purpose.
@@ -99,8 +99,8 @@ def span_losses(
 
 
 def _mean_square(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    taught, learnt = zip(*pairs)
-    return F.mse_loss(torch.stack(learnt), torch.stack(taught))
+    theirs, ours = zip(*pairs)
+    return F.mse_loss(torch.stack(ours), torch.stack(theirs))
 
 
 class Student(nn.Module):
@@ -145,17 +145,21 @@ class ReferenceTraining:
         spans, for_teacher, for_student = self._prepared(texts)
         marks.append(time.perf_counter())
         with torch.no_grad():
-            taught = self.teacher(
+            teacher = self.teacher(
                 **for_teacher._asdict(), output_hidden_states=True, output_attentions=True
             )
         marks.append(time.perf_counter())
-        learnt = self.student.encoder(
+        student = self.student.encoder(
             **for_student._asdict(), output_hidden_states=True, output_attentions=True
         )
-        logits = self.student.head(learnt.pooler_output)
+        logits = self.student.head(student.pooler_output)
         marks.append(time.perf_counter())
         hidden, attention = span_losses(
-            taught.hidden_states, learnt.hidden_states, taught.attentions, learnt.attentions, spans
+            teacher.hidden_states,
+            student.hidden_states,
+            teacher.attentions,
+            student.attentions,
+            spans,
         )
         losses = TermLosses(
             F.cross_entropy(logits, labels), self.alpha * hidden, self.beta * attention

@@ -26,6 +26,7 @@ SECTIONS = (
     "reference",
     "preparation",
     "store",
+    "pretraining",
     "study",
     "search",
     "many",

@@ -1,31 +1,33 @@
-"""What do these benchmarks train, on which texts, and what is one step of it?
+"""What the benchmarks train: BERT models with random weights on texts of random tokens.
 
-BERT models with random weights and texts of random tokens, in the library's own data types, so
-that its batches, its store and its losses work on them as on real ones. A step is the one of
-`dsgkd.training.loop`, in one process.
+Everything else is the library's: a run that is open, its sampler and collator, its store on disk,
+and a step of its loop in one process.
 """
 
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
+from multiprocessing.context import BaseContext
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedModel
 
-from dsgkd.alignment.batches import Batch, training_batches
-from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.alignment import Alignment
+from dsgkd.alignment.batch import Batch
+from dsgkd.alignment.texts import EncodedTexts
+from dsgkd.alignment.view import View
 from dsgkd.data.ragged import Ragged
-from dsgkd.distillation.distiller import DistillationConfig, Distiller
-from dsgkd.distillation.mapping import LayerMapping
+from dsgkd.distillation.config import DistillationConfig
+from dsgkd.distillation.distiller import Distiller, new_terms
 from dsgkd.distillation.store.populate import populate, words_needed
 from dsgkd.distillation.store.shard_storage import ShardStorage
 from dsgkd.distillation.store.state_kinds import kinds_of
@@ -33,14 +35,18 @@ from dsgkd.distillation.store.states import States
 from dsgkd.distillation.teachers.source import RunTeacher
 from dsgkd.distillation.teachers.teacher import LiveTeacher, StoredTeacher
 from dsgkd.models.attention import attention_for
-from dsgkd.models.student import encoder_of
 from dsgkd.models.taps import TapRequest, WordStates
-from dsgkd.training.prefetch import feed
-from dsgkd.training.run import OptimisationConfig
+from dsgkd.tasks import Classification
+from dsgkd.training.config import OptimisationConfig, RunConfig
+from dsgkd.training.loop import new_optimizer, take_step, training_batches
+from dsgkd.training.opening import OpenRun
+from dsgkd.training.prefetch import prefetch
+from dsgkd.training.workers import Workers
 
 VOCABULARY = 8000
 CLS, SEP, PAD, FIRST = 2, 3, 0, 5
 """Special tokens, and the first id that is none."""
+POSITIONS = 512
 SEED = 17
 KEY = "key"
 """Stands for the fingerprint of a teacher."""
@@ -67,7 +73,7 @@ class Shape:
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             intermediate_size=4 * self.width,
-            max_position_embeddings=512,
+            max_position_embeddings=POSITIONS,
         )
         config._attn_implementation = attention or attention_for(device)
         return config
@@ -96,8 +102,9 @@ class Setting:
     @property
     def distillation(self) -> DistillationConfig:
         """Hidden states and attention, and no word of a text left out."""
+        most = max(1, self.words[1])
         return DistillationConfig(
-            "teacher", mapping=self.mapping, alpha=1.0, beta=1.0, cs_max_len=max(1, self.words[1])
+            "teacher", mapping=self.mapping, alpha=1.0, beta=1.0, max_transfer_words=most
         )
 
     @property
@@ -105,48 +112,39 @@ class Setting:
         """Name of the precision."""
         return "bf16" if self.bf16 else "fp32"
 
+    def texts(self, count: int, seed: int = SEED) -> EncodedTexts:
+        """Invent so many texts."""
+        return synthetic_texts(count, self.words, self.lengths, seed)
 
-def synthetic_notes(
-    texts: int, words: tuple[int, int], lengths: tuple[int, int], seed: int = SEED
-) -> EncodedNotes:
-    """Invent texts as two tokenizers would leave them.
+
+def synthetic_texts(
+    count: int, words: tuple[int, int], lengths: tuple[int, int], seed: int = SEED
+) -> EncodedTexts:
+    """Invent texts as a student and a teacher would read them.
 
     Args:
-        texts: how many.
+        count: how many.
         words: the fewest and the most words to transfer of a text, each of 1 to 3 tokens.
         lengths: the fewest and the most tokens of a text, with its two special tokens.
         seed: decides all of it.
     """
     draw = np.random.default_rng(seed)
-    counts = draw.integers(words[0], words[1] + 1, texts)
+    counts = draw.integers(words[0], words[1] + 1, count)
 
-    def side() -> tuple[Ragged, np.ndarray]:
-        """Return the tokens of one model, and the spans of all words: [sum of counts, 2]."""
-        sizes = draw.integers(lengths[0], lengths[1] + 1, texts)
+    def view() -> View:
+        sizes = draw.integers(lengths[0], lengths[1] + 1, count)
         ids = draw.integers(FIRST, VOCABULARY, sizes.sum()).astype(np.int32)
         tokens = Ragged.of_lengths(ids, sizes)
         ids[tokens.starts], ids[tokens.starts + sizes - 1] = CLS, SEP
-        return tokens, np.concatenate([_spans(draw, *pair) for pair in zip(counts, sizes)])
+        spans = np.concatenate([_spans(draw, *pair) for pair in zip(counts, sizes)])
+        return View(tokens, Ragged.of_lengths(spans.astype(np.int32), counts), PAD, POSITIONS)
 
-    (student, student_spans), (teacher, teacher_spans) = side(), side()
-    numbers = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    spans = np.column_stack([student_spans, teacher_spans, numbers]).astype(np.int32)
-    return EncodedNotes(
-        example_ids=[f"text-{number}" for number in range(texts)],
-        group_ids=[None] * texts,
-        labels=draw.integers(0, 2, texts),
-        splits=np.full(texts, "train"),
-        label_names=("no", "yes"),
-        student=student,
-        teacher=teacher,
-        words=Ragged.of_lengths(spans, counts),
-        teacher_words=Ragged.of_lengths(spans[:, 2:4], counts),
-        keys=draw.permutation(texts).astype(np.int64),
-        words_found=counts,
-        words_unknown=np.zeros((texts, 2), np.int64),
-        max_length=512,
-        student_pad=PAD,
-        teacher_pad=PAD,
+    student, teacher = view(), view()
+    return replace(
+        EncodedTexts.of_view(student, "labelled", "train"),
+        labels=draw.integers(0, 2, count),
+        teachers=(teacher,),
+        alignments=(Alignment.of(student, teacher),),
     )
 
 
@@ -163,35 +161,27 @@ def _spans(draw: np.random.Generator, count: int, length: int) -> np.ndarray:
     return np.stack([start, start + tokens], axis=1)
 
 
-def without_teacher(notes: EncodedNotes) -> EncodedNotes:
-    """Return the same texts as a run of plain fine-tuning encodes them."""
-    none = np.zeros(len(notes), np.int64)
-    return replace(
-        notes,
-        teacher=None,
-        words=Ragged.of_lengths(np.zeros((0, 5), np.int32), none),
-        teacher_words=Ragged.of_lengths(np.zeros((0, 2), np.int32), none),
-        keys=none,
-    )
-
-
 Kind = Literal["plain", "hidden only stored", "stored", "live"]
 KINDS: tuple[Kind, ...] = ("plain", "hidden only stored", "stored", "live")
 
 
-def new_distiller(setting: Setting, kind: Kind, attention: str = "") -> Distiller:
-    """Return a student in training mode, with what the kind of run transfers to it."""
+def new_distiller(setting: Setting, kind: Kind = "stored", attention: str = "") -> Distiller:
+    """Return a student in training mode, with the terms of an arm."""
     torch.manual_seed(SEED)
-    shape, config = setting.shape, setting.distillation
     config = replace(
-        config,
-        teacher="" if kind == "plain" else config.teacher,
-        beta=0.0 if kind == "hidden only stored" else config.beta,
+        setting.distillation,
+        teacher="" if kind == "plain" else "teacher",
+        beta=0.0 if kind == "hidden only stored" else 1.0,
     )
-    student = BertForSequenceClassification(shape.config(setting.device, attention))
-    pairs = LayerMapping.parse(config.mapping).resolve(shape.layers, shape.layers)
-    distiller = Distiller(student, config, pairs, shape.width, shape.width)
-    return distiller.train().to(setting.device)
+    shape = setting.shape.config(setting.device, attention)
+    student = BertForSequenceClassification(shape)
+    terms = new_terms(config, shape, [shape for _ in config.choices], POSITIONS)
+    return Distiller(student, Classification(), terms).train().to(setting.device)
+
+
+def request(setting: Setting) -> TapRequest:
+    """Return what a teacher is asked."""
+    return new_distiller(setting).requests(0)[1]
 
 
 def new_teacher(setting: Setting) -> PreTrainedModel:
@@ -201,31 +191,46 @@ def new_teacher(setting: Setting) -> PreTrainedModel:
     return model.requires_grad_(False).eval().to(setting.device)
 
 
-def parameter_groups(distiller: Distiller) -> list[dict[str, object]]:
-    """Group the parameters as the loop does: by learning rate, and no decay on vectors."""
-    wanted = OptimisationConfig()
-    encoder = {id(parameter) for parameter in encoder_of(distiller.student).parameters()}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in distiller.named_parameters():
-        rate = wanted.encoder_lr if id(parameter) in encoder else wanted.classifier_lr
-        if name.startswith("projections."):
-            rate = wanted.projection_lr
-        decay = wanted.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return [
-        {"params": parameters, "lr": rate, "weight_decay": decay}
-        for (rate, decay), parameters in groups.items()
-    ]
+class Trainer:
+    """A run that is open, and what a step of the loop needs besides."""
+
+    def __init__(self, run: OpenRun) -> None:
+        self.run = run
+        run.distiller.train()
+        self.optimizer = new_optimizer(run)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda _: 1.0)
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of the first epoch."""
+        sampler = self.run.sampler()
+        return training_batches(self.run, sampler, start, sampler.steps, Workers())
+
+    def fed(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[WordStates]]]:
+        """Yield batches on the device, with the teacher's states, as the loop gets them."""
+        return prefetch(batches, self.run.teachers, self.run.device)
+
+    def endless(self) -> Iterator[tuple[Batch, list[WordStates]]]:
+        """Yield the batches of the first epoch over and over."""
+        return self.fed(batch for _ in cycle([0]) for batch in self.batches())
+
+    def step(self, batch: Batch, states: Sequence[WordStates]) -> None:
+        """Take one step of the loop."""
+        run = self.run
+        take_step(run, run.distiller, batch, states, self.optimizer, self.schedule, Workers())
+
+    def step_on(self, number: int) -> None:
+        """Take a step on one batch of the first epoch."""
+        self.step(*next(self.fed(self.batches(number))))
 
 
-class Arm:
-    """One kind of training: its batches as the library feeds them, and its step.
+class Arm(Trainer):
+    """One kind of training: the same texts in the same order in every arm.
 
     Args:
         setting: what the arms have in common.
         kind: what this one trains with.
-        notes: the texts.
-        folder: a filled store, for the kinds that read one.
+        texts: those to train on.
+        folder: a store that is populated, for the kinds that read one.
         attention: of the student; by default the library's choice for the device.
     """
 
@@ -233,75 +238,50 @@ class Arm:
         self,
         setting: Setting,
         kind: Kind,
-        notes: EncodedNotes,
+        texts: EncodedTexts,
         folder: Path | None = None,
         attention: str = "",
     ) -> None:
-        self.setting, self.kind = setting, kind
-        self.distiller = new_distiller(setting, kind, attention)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.distiller), eps=OptimisationConfig().adam_epsilon, fused=True
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda _: 1.0)
-        self.teacher: RunTeacher | None = None
-        request = self.distiller.teacher_request
-        if kind == "plain":
-            self.notes = without_teacher(notes)
-        elif kind == "live":
-            self.notes = notes
-            live = LiveTeacher(new_teacher(setting), request, setting.bf16)
-            self.teacher = RunTeacher(live, "off", "")
-        else:
+        self.setting = setting
+        distiller = new_distiller(setting, kind, attention)
+        asked, teachers = distiller.requests(0)[1], []
+        if kind == "live":
+            live = LiveTeacher(new_teacher(setting), asked, setting.bf16)
+            teachers.append(RunTeacher(live, "off", ""))
+        elif kind != "plain":
             assert folder is not None
-            self.notes = replace(notes, teacher=None)
             states = States(ShardStorage(folder), KEY)
-            stored = StoredTeacher(states, request, _never)
-            self.teacher = RunTeacher(stored, "hit", "", states)
-
-    def batches(self, start: int = 0) -> Iterator[Batch]:
-        """Yield an epoch of batches: the same texts in the same order in every arm."""
-        most = self.setting.distillation.cs_max_len
-        return training_batches(self.notes, self.setting.batch, most, SEED, 0, start=start)
-
-    def fed(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, WordStates | None]]:
-        """Yield batches on the device, with what the teacher says, as the loop gets them."""
-        run = SimpleNamespace(teacher=self.teacher, device=torch.device(self.setting.device))
-        return feed(run, batches)  # type: ignore[arg-type]  # it reads nothing else of a run
-
-    def step(self, batch: Batch, taught: WordStates | None) -> Tensor:
-        """Take one step, line by line that of `dsgkd.training.loop`."""
-        words_here = batch.word_mask.sum().float()
-        counts = torch.stack([torch.full_like(words_here, len(batch.labels)), words_here])
-        examples, words = counts
-        device, bf16 = self.setting.device, self.setting.bf16
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            losses = torch.stack(self.distiller(batch, taught, examples, words))
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.sum().backward()
-        nn.utils.clip_grad_norm_(self.distiller.parameters(), OptimisationConfig().clip_norm)
-        self.optimizer.step()
-        self.schedule.step()
-        return losses.detach()
+            teachers.append(RunTeacher(StoredTeacher(states, asked, _never), "hit", "", states))
+        config = RunConfig(
+            distillation=setting.distillation,
+            optimisation=OptimisationConfig(batch_size=setting.batch),
+            seed=SEED,
+        )
+        run = OpenRun(
+            config=config,
+            task=config.task,
+            texts=texts if teachers else texts.alone(),
+            validation=texts,
+            label_names=("no", "yes"),
+            fingerprint="",
+            tokenizer=None,  # type: ignore[arg-type]  # the texts are tokens already
+            distiller=distiller,
+            teachers=tuple(teachers),
+            device=torch.device(setting.device),
+            autocast=setting.bf16,
+        )
+        super().__init__(run)
 
     def warm_up(self) -> None:
         """Take a step at every padded length, so that no arm pays for what all of them use."""
         first = {batch.student.input_ids.shape[1]: n for n, batch in enumerate(self.batches())}
         for number in first.values():
-            for pair in self.fed(_first(self.batches(number))):
-                self.step(*pair)
+            self.step_on(number)
         synchronise(self.setting.device)
-
-    def endless(self) -> Iterator[tuple[Batch, WordStates | None]]:
-        """Yield the batches of an epoch over and over."""
-        return self.fed(batch for _ in cycle([0]) for batch in self.batches())
 
 
 def _never() -> None:
     raise AssertionError("the store of a benchmark is whole")
-
-
-def _first(items: Iterator[T]) -> Iterator[T]:
-    yield next(items)
 
 
 def synchronise(device: str) -> None:
@@ -310,16 +290,13 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def fill_store(
-    setting: Setting, notes: EncodedNotes, folder: Path, request: TapRequest | None = None
-) -> None:
+def populate_store(setting: Setting, texts: EncodedTexts, folder: Path) -> None:
     """Let the teacher read all texts into a store on disk."""
-    request = request or new_distiller(setting, "stored").teacher_request
     populate(
         States(ShardStorage(folder), KEY),
-        notes,
-        words_needed(notes, setting.distillation.cs_max_len),
-        kinds_of(request),
+        texts.teachers[0],
+        words_needed(texts.alignments[0], setting.distillation.max_transfer_words),
+        kinds_of(request(setting)),
         partial(new_teacher, setting),
         setting.bf16,
     )
@@ -327,15 +304,15 @@ def fill_store(
 
 @contextmanager
 def arms_of(
-    setting: Setting, kinds: Sequence[Kind], texts: int, seed: int = SEED
+    setting: Setting, kinds: Sequence[Kind], count: int, seed: int = SEED
 ) -> Iterator[dict[Kind, Arm]]:
     """Make arms on the same texts, warmed up, with a store on disk while they are in use."""
-    notes = synthetic_notes(texts, setting.words, setting.lengths, seed)
+    texts = setting.texts(count, seed)
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
         if any("stored" in kind for kind in kinds):
-            fill_store(setting, notes, store)
-        arms = {kind: Arm(setting, kind, notes, store) for kind in kinds}
+            populate_store(setting, texts, store)
+        arms = {kind: Arm(setting, kind, texts, store) for kind in kinds}
         for arm in arms.values():
             arm.warm_up()
         yield arms
@@ -355,8 +332,13 @@ def step_seconds(arms: Mapping[T, Arm], rounds: int) -> dict[T, list[float]]:
     try:
         return in_turns({name: partial(step, name) for name in arms}, rounds)
     finally:
-        for batches in fed.values():
-            batches.close()  # type: ignore[attr-defined]
+        close(fed.values())
+
+
+def close(batches: Any) -> None:
+    """Let the threads end that prepare batches."""
+    for one in batches:
+        one.close()
 
 
 def in_turns(actions: Mapping[T, Callable[[], object]], rounds: int) -> dict[T, list[float]]:
@@ -365,8 +347,24 @@ def in_turns(actions: Mapping[T, Callable[[], object]], rounds: int) -> dict[T, 
     order = list(actions)
     for _ in range(rounds):
         for name in order:
-            started = time.perf_counter()
-            actions[name]()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(spent(actions[name]))
         order.append(order.pop(0))
     return seconds
+
+
+def spent(action: Callable[[], object]) -> float:
+    """Time an action once."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def apart(context: BaseContext, action: Callable[[], T]) -> T:
+    """Return what an action returns, from a process that did nothing else."""
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        return process.submit(action).result(timeout=3600)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Return the number of weights."""
+    return sum(parameter.numel() for parameter in module.parameters())

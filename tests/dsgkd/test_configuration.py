@@ -1,4 +1,4 @@
-"""Does every configuration come back whole, and is one that does not fit refused in one line?"""
+"""Every configuration comes back whole from JSON; one that does not fit is refused in one line."""
 
 import json
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from dsgkd.configuration import structure
 from dsgkd.errors import InputError
-from dsgkd.models.pretraining import PretrainingConfig
 from dsgkd.study.config import StudyConfig
-from dsgkd.training.run import RunConfig, paper_preset
+from dsgkd.training.config import RunConfig, paper_preset
+from dsgkd.training.pretraining_config import PretrainingConfig
 
 
 @dataclass(frozen=True)

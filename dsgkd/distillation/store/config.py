@@ -1,4 +1,4 @@
-"""Where stored teachers are kept."""
+"""Where stored teachers are kept, and how much of the disk they may take."""
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dsgkd.distillation.store.config import StoreConfig as StoreConfig
+from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.distillation.store.shard import SUFFIX
 from dsgkd.errors import StorageError
 from dsgkd.storage.atomic import atomic_write

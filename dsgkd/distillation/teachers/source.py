@@ -25,6 +25,7 @@ from dsgkd.models.attention import attention_for
 from dsgkd.models.fingerprint import fingerprint
 from dsgkd.models.hub import load_config, load_model
 from dsgkd.models.taps import TapRequest
+from dsgkd.storage.location import Location
 
 StoreUse = Literal["hit", "miss", "off"]
 
@@ -84,7 +85,7 @@ class TeacherSource:
         if self.random_weights_seed is not None:
             label += f"-random-{self.random_weights_seed}"
         name = f"{label}-{self.key}"
-        uri = f"{store.folder.rstrip('/')}/{name}" if store.is_remote else ""
+        uri = Location(store.folder).child(name).root if store.is_remote else ""
         states = States(ShardStorage(store.root(cache) / name, uri), self.key)
         states.storage.describe({"teacher": label, "key": self.key})
         return states

@@ -1,1 +1,1 @@
-"""What is one trial, how is it run on the cluster, and what is written down of it?"""
+"""Where trials run: actors of Tune, workers of Ray Train, or a simulated clock."""

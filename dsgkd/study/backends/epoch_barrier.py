@@ -1,4 +1,4 @@
-"""Where do the workers of a distributed trial and its Tune actor meet?
+"""The meeting point of the workers of a distributed trial and its Tune actor.
 
 Importing this needs nothing else, so its process is a small one and is there at once.
 """
@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dsgkd.study.trial import Report
+    from dsgkd.study.messages import Report
 
 
 class EpochBarrier:

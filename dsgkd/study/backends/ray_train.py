@@ -1,4 +1,4 @@
-"""How does a trial of several workers run? Under Ray Train, and still epoch by epoch.
+"""Trials of several workers: under Ray Train, and still epoch by epoch.
 
 Its Tune actor starts Ray Train in a thread and hands Tune one report a step, like that of any other
 trial. The workers wait at an `EpochBarrier` after each epoch until Tune asks for the next one. So a
@@ -26,11 +26,27 @@ from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dsgkd.study.backends.epoch_barrier import EpochBarrier
-from dsgkd.study.trial import Report, TrialSpec, packed
+from dsgkd.study.backends.tune import TuneBackend
+from dsgkd.study.messages import EpochFinished, Report, TrialFailed, pack
+from dsgkd.study.spec import TrialSpec
 from dsgkd.training.workers import Workers
 
 PATIENCE = 60.0
 """Seconds in which Ray Train has to end after its workers have."""
+
+
+class RayTrainBackend(TuneBackend):
+    """Runs trials of several workers; Tune's actor of each takes no CPU.
+
+    Train reserves the CPUs of its workers by itself, and an actor that held one could starve them;
+    but Tune wants a resource named.
+    """
+
+    reuses_actors = False
+
+    def trainable(self) -> Any:
+        """Return what Tune runs for a trial."""
+        return tune.with_resources(DistributedTrial, {"cpu": 0, "node:__internal_head__": 0.001})
 
 
 class DistributedTrial(tune.Trainable):
@@ -54,12 +70,12 @@ class DistributedTrial(tune.Trainable):
 
     def _fit(self, config: dict[str, Any]) -> None:
         try:
-            _trainer(config | {"exchange": self._barrier}).fit()
+            _trainer(config | {"barrier": self._barrier}).fit()
         except Exception as error:
             self._error = error
         ray.get(self._barrier.close.remote())
 
-    def step(self) -> Report:
+    def step(self) -> dict[str, Any]:
         """Let the workers train one epoch.
 
         Raises:
@@ -71,11 +87,11 @@ class DistributedTrial(tune.Trainable):
         self._asked = report is not None
         if report is None:
             raise self._error or RuntimeError("the workers ended without a last report")
-        if "failure" in report:
+        if isinstance(report, TrialFailed):
             self._end()
             if self._error is not None and _is_loss(self._error):
                 raise self._error  # what another worker met is what came of it
-        return packed(report)
+        return pack(report)
 
     def cleanup(self) -> None:
         """Let the workers end, and Ray Train after them."""
@@ -133,11 +149,11 @@ def _trainer(config: dict[str, Any]) -> TorchTrainer:
 
 def _work(config: dict[str, Any]) -> None:
     """Be one of the workers. The first one reports; but if another fails alone, that one."""
-    barrier, workers = config["exchange"], Workers.current()
+    barrier, workers = config["barrier"], Workers.current()
     for report in config["steps"](config["spec"]):
-        if "failure" in report:
+        if isinstance(report, TrialFailed):
             ray.get(barrier.report.remote(report))
             raise _FailedError
         go_on = workers.rank > 0 or ray.get(barrier.report.remote(report))
-        if report["done"] or not workers.gather(go_on)[0]:
+        if not isinstance(report, EpochFinished) or not workers.gather(go_on)[0]:
             return

@@ -1,1 +1,1 @@
-"""Who sees how a study goes?"""
+"""What follows a study's trials: ledger, progress on a terminal, trackers, notifications."""

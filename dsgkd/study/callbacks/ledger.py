@@ -1,125 +1,163 @@
-"""How do trials get into the ledger? One file an attempt in each table, replaced as it grows."""
+"""The rows of trials and of their epochs in the ledger, written before anything is decided.
+
+One file an attempt in each table, replaced as it grows.
+"""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 
-from dsgkd.ledger import Ledger
-from dsgkd.study.objectives import judged
-from dsgkd.study.trial import Report, TrialSpec
-from dsgkd.tasks.measures import MEASURES
+from dsgkd.ledger import Ledger, without_paths
+from dsgkd.study.callbacks.callback import TrialCallback
+from dsgkd.study.messages import Charge, EpochFinished, TrialEnded, TrialFinished
+from dsgkd.study.objectives import judged, judged_epoch
+from dsgkd.study.spec import LINK, TrialSpec
+
+Row = dict[str, Any]
 
 
-class LedgerCallback:
+class LedgerCallback(TrialCallback):
     """Writes the rows of `trials` and `metrics` while trials run.
 
     Args:
         ledger: where to.
         names: objectives and constraints whose values a trial's row keeps.
+        public: takes JSON values to what may be in a ledger.
     """
 
-    def __init__(self, ledger: Ledger, names: Sequence[str] = ()) -> None:
-        self._ledger, self._names = ledger, names
-        self._trials: dict[str, dict[str, Any]] = {}
-        self._metrics: dict[str, list[dict[str, Any]]] = {}
+    def __init__(
+        self,
+        ledger: Ledger,
+        names: Sequence[str] = (),
+        public: Callable[[Any], Any] = without_paths,
+    ) -> None:
+        self._ledger, self._names, self._public = ledger, names, public
+        self._trials: dict[str, Row] = {}
+        self._metrics: dict[str, list[Row]] = {}
 
-    def started(self, spec: TrialSpec) -> None:
+    def on_start(self, spec: TrialSpec, at: datetime) -> None:
         """Write the trial's row."""
-        self._trials[spec.trial_id] = _trial_row(spec)
+        self._trials[spec.trial_id] = _trial_row(spec, self._public) | {"started_at": at}
         self._metrics[spec.trial_id] = []
         self._write_trial(spec)
 
-    def reported(self, spec: TrialSpec, report: Report) -> None:
-        """Write an epoch's rows, and on the last report those of the other splits."""
-        row, result = self._trials[spec.trial_id], report.get("result")
-        rows = self._metrics[spec.trial_id]
-        row |= {name: report[name] for name in _COSTS}
-        if result is not None:
-            values = judged(report) | {spec.run.selection.objective: result["best_objective"]}
-            row |= {
-                "epochs_done": result["epoch"],
-                "best_epoch": result["best_epoch"],
-                "objective": result["best_objective"],
-                "objectives": {
-                    name: values[name]
-                    for name in self._names
-                    if math.isfinite(values.get(name, math.nan))
-                },
-                "teacher_store": report["teacher_store"],
+    def on_epoch(self, spec: TrialSpec, epoch: EpochFinished, charge: Charge) -> None:
+        """Write an epoch's rows."""
+        values = judged_epoch(epoch, charge) | {spec.run.selection.objective: epoch.best_objective}
+        self._trials[spec.trial_id] |= _costs(charge) | {
+            "peak_rss_mb": epoch.peak_rss_mb,
+            "peak_gpu_mb": epoch.peak_gpu_mb,
+            "epochs_done": epoch.epoch,
+            "best_epoch": epoch.best_epoch,
+            "teacher_store": epoch.teacher_store,
+        }
+        if spec.stage != LINK:  # which has an objective of its own
+            self._trials[spec.trial_id] |= {
+                "objective": epoch.best_objective,
+                "objectives": self._kept(values),
             }
-            rows += _epoch_rows(spec, result)
-        if "test" in report.get("tested", {}):
-            rows.append(_key(spec) | {"split": "test"} | report["tested"]["test"])
-        if self._metrics[spec.trial_id]:
-            self._ledger.write("metrics", self._metrics[spec.trial_id], str(spec))
+        self._metrics[spec.trial_id] += _epoch_rows(spec, epoch)
+        self._write_metrics(spec)
         self._write_trial(spec)
 
-    def ended(self, spec: TrialSpec, report: Report, state: str, reason: str) -> None:
-        """Write how the attempt ended."""
-        self._trials[spec.trial_id] |= {
-            **{name: report[name] for name in _COSTS},
-            "state": state,
-            "reason": reason or None,
-            "ended_at": datetime.now(UTC),
-        }
+    def on_end(self, spec: TrialSpec, end: TrialEnded) -> None:
+        """Write how the attempt ended, and what it measured on the test split."""
+        row = self._trials[spec.trial_id]
+        row |= _costs(end.charge) | end.peaks
+        row |= {"state": end.state, "reason": end.reason or None, "ended_at": end.charge.at}
+        if isinstance(end.final, TrialFinished):
+            if end.last is not None and spec.stage != LINK:
+                best = {spec.run.selection.objective: end.last.best_objective}
+                row["objectives"] = self._kept(judged(end) | best)
+            if "test" in end.final.measured:
+                test = _measured("test", end.final.measured["test"])
+                self._metrics[spec.trial_id].append(_key(spec) | test)
+                self._write_metrics(spec)
         self._write_trial(spec)
         self._ledger.seal(str(spec))
         del self._trials[spec.trial_id], self._metrics[spec.trial_id]
 
+    def _kept(self, values: dict[str, float]) -> dict[str, float]:
+        kept = {name: values.get(name, math.nan) for name in self._names}
+        return {name: value for name, value in kept.items() if math.isfinite(value)}
+
     def _write_trial(self, spec: TrialSpec) -> None:
         self._ledger.write("trials", [self._trials[spec.trial_id]], str(spec))
 
+    def _write_metrics(self, spec: TrialSpec) -> None:
+        self._ledger.write("metrics", self._metrics[spec.trial_id], str(spec))
 
-_COSTS = ("worker_seconds", "gpu_seconds", "peak_rss_mb", "peak_gpu_mb")
+
+def _costs(charge: Charge) -> Row:
+    return {"worker_seconds": charge.worker_seconds, "gpu_seconds": charge.gpu_seconds}
 
 
-def _key(spec: TrialSpec) -> dict[str, Any]:
+def _key(spec: TrialSpec) -> Row:
     return {"study_id": spec.study_id, "trial_id": spec.trial_id, "attempt": spec.attempt}
 
 
-def _trial_row(spec: TrialSpec) -> dict[str, Any]:
-    run = spec.run
-    distils = bool(run.distillation.teacher)
+def _trial_row(spec: TrialSpec, public: Callable[[Any], Any]) -> Row:
+    configuration = json.loads(json.dumps(asdict(spec.run), default=str))
     return _key(spec) | {
         "stage": spec.stage,
         "state": "running",
         "method": spec.method,
-        "student": run.student.model,
-        "teacher": run.distillation.teacher or None,
-        "layer_mapping": run.distillation.mapping if distils else None,
-        "criterion": run.distillation.form if distils else None,
-        "alpha": run.distillation.alpha if distils else None,
-        "beta": run.distillation.beta if distils else None,
-        "cs_max_len": run.distillation.cs_max_len if distils else None,
-        "encoder_lr": run.optimisation.encoder_lr,
-        "classifier_lr": run.optimisation.classifier_lr,
-        "batch_size": run.optimisation.batch_size,
-        "seed": run.seed,
-        "other": {"teacher_weights": run.distillation.teacher_weights} if distils else {},
+        "seed": spec.run.seed,
+        "parent": spec.parent or None,
+        "links": [link.key for link in spec.needs] or None,
         "workers": spec.workers,
-        "started_at": datetime.now(UTC),
         "epochs_done": spec.known_epochs,
-        "checkpoint": "/".join(Path(spec.folder).parts[-2:]),
-        "parameters": spec.parameters,
-        "configuration": json.loads(json.dumps(asdict(run), default=str)),
+        "checkpoint": "/".join(PurePosixPath(spec.folder).parts[-2:]),
+        "settings": public(_settings(spec)),
+        "parameters": public(spec.parameters),
+        "configuration": public(configuration),
     }
 
 
-def _epoch_rows(spec: TrialSpec, result: dict[str, Any]) -> list[dict[str, Any]]:
-    key = _key(spec) | {"epoch": result["epoch"], "step": result["step"]}
+def _settings(spec: TrialSpec) -> Row:
+    """Return what tells trials apart, by the names that people search for."""
+    run, distillation = spec.run, spec.run.distillation
+    settings: Row = {"student": run.student.model, "head": run.student.head, "task": run.task.kind}
+    if spec.key:
+        settings["artefact"] = spec.key
+    if distillation.teacher:
+        settings |= {
+            "teacher": distillation.teacher,
+            "teacher_weights": distillation.teacher_weights,
+            "layer_mapping": distillation.mapping,
+            "criterion": distillation.hidden,
+            "alpha": distillation.alpha,
+            "beta": distillation.beta,
+            "cs_max_len": distillation.max_transfer_words,
+        }
+    if len(run.transfer.sources) > 1:
+        settings["mix"] = run.transfer.mix or ",".join(f"{s}=1" for s in run.transfer.sources)
+    optimisation = run.optimisation
+    return settings | {
+        "encoder_lr": optimisation.encoder_lr,
+        "classifier_lr": optimisation.classifier_lr,
+        "batch_size": optimisation.batch_size,
+    }
+
+
+def _measured(split: str, measured: dict[str, float]) -> Row:
+    others = {name: value for name, value in measured.items() if name != "loss"}
+    return {"split": split, "loss": measured.get("loss"), "measures": others}
+
+
+def _epoch_rows(spec: TrialSpec, epoch: EpochFinished) -> list[Row]:
+    key = _key(spec) | {"epoch": epoch.epoch, "step": epoch.step}
     train = {
         "split": "train",
-        "examples_per_second": result["examples_per_second"],
-        "seconds": result["seconds"],
+        "loss": epoch.loss,
+        "raw": epoch.raw,
+        "weighted": epoch.weighted,
+        "examples_per_second": epoch.examples_per_second,
+        "seconds": epoch.seconds,
     }
-    measured = {name: result["validation"][name] for name in MEASURES}
-    validation = {
-        "split": "validation",
-        "threshold": result["threshold"],
-        "seconds": result["evaluation_seconds"],
-    }
-    return [key | train | result["train"], key | validation | measured]
+    validation = _measured("validation", epoch.validation) | {"seconds": epoch.evaluation_seconds}
+    return [key | train, key | validation]

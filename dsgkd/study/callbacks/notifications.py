@@ -1,6 +1,6 @@
-"""Who is told that a study is over? A command or an address on the web, in one line.
+"""The notification at a study's end: a command that is run, or an address that is posted to.
 
-A hook that fails is a warning, never an error: the study is done and its ledger is whole.
+One that fails is a warning, never an error: the study is done and its ledger is whole.
 """
 
 import json
@@ -11,17 +11,16 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
+from dsgkd.storage.location import Location
+from dsgkd.study.console import Console
 from dsgkd.study.status.status import read_status
 
-Say = Callable[[str], None]
 State = Literal["complete", "interrupted", "stopped by budget", "failed"]
 
 COMMAND_SECONDS = 60.0
@@ -31,7 +30,7 @@ URL_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Ending:
-    """How a study ended; its fields are what a hook is told."""
+    """How a study ended; its fields are what is told."""
 
     study: str
     """Folder."""
@@ -50,23 +49,22 @@ class Ending:
         }
 
 
-def ending(folder: Path, name: str, state: State) -> Ending:
+def ending(location: Location, name: str, state: State) -> Ending:
     """Return how a study ended, its summary read from the ledger in its folder."""
     try:
-        standing = read_status(Ledger(str(folder / "ledger")))
+        status = read_status(Ledger(location.child("ledger")))
     except (InputError, OSError):
-        return Ending(str(folder), name, state, "no trial was started")
-    last = {line.trial_id: line.state for line in standing.lines}
+        return Ending(location.path(), name, state, "no trial was started")
+    stage, last = status.stage, {line.trial_id: line.state for line in status.lines}
     counts = ", ".join(f"{n} {state}" for state, n in Counter(last.values()).most_common())
     summary = f"{len(last)} trials ({counts})" if last else "no trial was started"
-    board = standing.board
-    if board.best:
-        best = ", ".join(f"{method} {value:.3f}" for method, value in board.best.items())
-        summary += f"; best validation {board.measure} of {board.stage}: {best}"
-    return Ending(str(folder), name, state, summary)
+    if stage.best:
+        best = ", ".join(f"{method} {value:.3f}" for method, value in stage.best.items())
+        summary += f"; best validation {stage.measure} of {stage.stage}: {best}"
+    return Ending(location.path(), name, state, summary)
 
 
-def check_hook(target: str) -> None:
+def check_target(target: str) -> None:
     """Refuse an address that will not be called, before a study begins.
 
     Raises:
@@ -84,7 +82,7 @@ def check_hook(target: str) -> None:
 def notify(
     target: str,
     ending: Ending,
-    say: Say,
+    console: Console,
     command_seconds: float = COMMAND_SECONDS,
     url_seconds: float = URL_SECONDS,
 ) -> None:
@@ -95,7 +93,7 @@ def notify(
             `DSGKD_SUMMARY` in its environment; or an http(s) address, which is posted the same
             names as JSON.
         ending: how the study ended.
-        say: prints a line.
+        console: takes the warning.
         command_seconds: a command that takes longer is ended, with all that it started.
         url_seconds: how long to wait for an answer.
     """
@@ -104,12 +102,12 @@ def notify(
             _post(target, ending, url_seconds)
         else:
             _run(target, ending, command_seconds)
-    except _HookError as error:
-        say(f"WARNING: --on-end: {error}")
+    except _NotNotifiedError as error:
+        console.warn(f"--on-end: {error}")
 
 
-class _HookError(Exception):
-    """What to say of a hook that failed. Never the address: it may hold a key."""
+class _NotNotifiedError(Exception):
+    """What to say of a notification that failed. Never the address: it may hold a key."""
 
 
 def _run(command: str, ending: Ending, seconds: float) -> None:
@@ -123,17 +121,17 @@ def _run(command: str, ending: Ending, seconds: float) -> None:
             start_new_session=True,  # so that what it started can be ended with it
         )
     except (OSError, ValueError) as error:
-        raise _HookError(f"the command could not be run ({type(error).__name__})") from error
+        raise _NotNotifiedError(f"the command could not be run ({type(error).__name__})") from error
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        raise _HookError(f"the command took more than {seconds:g} s and was ended") from None
+        raise _NotNotifiedError(f"the command took more than {seconds:g} s and was ended") from None
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if code:
-        raise _HookError(f"the command ended with exit code {code}")
+        raise _NotNotifiedError(f"the command ended with exit code {code}")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -153,10 +151,12 @@ def _post(url: str, ending: Ending, seconds: float) -> None:
         )
         urllib.request.build_opener(_NoRedirect).open(request, timeout=seconds).close()
     except urllib.error.HTTPError as error:
-        raise _HookError(f"{_host(url)} answered {error.code}") from error
+        raise _NotNotifiedError(f"{_host(url)} answered {error.code}") from error
     except Exception as error:  # anything that a proxy or a resolver can think of
         reason = getattr(error, "reason", error)
-        raise _HookError(f"{_host(url)} was not reached ({type(reason).__name__})") from error
+        raise _NotNotifiedError(
+            f"{_host(url)} was not reached ({type(reason).__name__})"
+        ) from error
 
 
 def _host(url: str) -> str:

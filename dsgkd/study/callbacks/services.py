@@ -1,4 +1,4 @@
-"""How do TensorBoard, MLflow and Weights & Biases want to be told? Imported when asked for."""
+"""The interfaces of TensorBoard, MLflow and Weights & Biases, imported when asked for."""
 
 import importlib
 import os

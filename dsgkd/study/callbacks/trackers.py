@@ -1,4 +1,4 @@
-"""Who else wants the figures? TensorBoard, MLflow or Weights & Biases, each if it is asked for.
+"""The figures of trials for TensorBoard, MLflow and Weights & Biases, each if it is asked for.
 
 Each attempt at a trial is one run: its settings, the losses and validation measures of every
 epoch, and how it ended. Nothing else leaves: no text, no name or path of a file of notes, no
@@ -12,34 +12,36 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from dsgkd.errors import InputError
-from dsgkd.ledger.measures import MEASURES
 from dsgkd.models.names import CORPUS_PREFIX
+from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.callbacks.services import SERVICES, Figures, Sent, Service
-from dsgkd.study.dispatcher import TrialCallback
+from dsgkd.study.console import Console
+from dsgkd.study.messages import Charge, EpochFinished, TrialEnded
+from dsgkd.study.spec import TrialSpec
 from dsgkd.study.status.hyperparameters import leaves
-from dsgkd.study.trial import Report, TrialSpec
-
-Say = Callable[[str], None]
 
 PATIENCE = 20.0
 """Seconds that the end of a study waits for trackers to take what they were given."""
 
 
-def trackers(names: tuple[str, ...], folder: Path, study: str, say: Say) -> list[TrialCallback]:
+def trackers(
+    names: tuple[str, ...], folder: Path, study: str, console: Console
+) -> list[TrialCallback]:
     """Return a callback for each tracker that is named.
 
     Args:
         names: of `tensorboard`, `mlflow`, `wandb`.
         folder: the study's; what stays on this machine is kept in it.
         study: its name, which trackers see.
-        say: prints a line.
+        console: takes what is to be said.
 
     Raises:
         InputError: a name is unknown, or the package is not installed.
@@ -56,14 +58,14 @@ def trackers(names: tuple[str, ...], folder: Path, study: str, say: Say) -> list
                 f"tracker {name}", "not installed", f"pip install 'dsgkd[{name}]'"
             ) from error
         except Exception as error:  # a server that does not answer, for instance
-            say(f"WARNING: {name} is switched off: {type(error).__name__}; the study goes on")
+            console.warn(f"{name} is switched off: {type(error).__name__}; the study goes on")
             continue
-        say(f"{name}: {where}")
-        found.append(TrackerWorker(name, service, say))
+        console.print(f"{name}: {where}")
+        found.append(TrackerWorker(name, service, console))
     return found
 
 
-class TrackerWorker:
+class TrackerWorker(TrialCallback):
     """Hands a study's events to a tracker, in a thread of its own.
 
     A server that does not answer holds up nothing, and the first error ends it.
@@ -71,11 +73,11 @@ class TrackerWorker:
     Args:
         name: of the tracker.
         service: who gets the events.
-        say: prints a line.
+        console: takes what is to be said.
     """
 
-    def __init__(self, name: str, service: Service, say: Say) -> None:
-        self._name, self._service, self._say = name, service, say
+    def __init__(self, name: str, service: Service, console: Console) -> None:
+        self._name, self._service, self._console = name, service, console
         self._runs: dict[tuple[str, int], Any] = {}
         self._waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._off = False
@@ -83,7 +85,7 @@ class TrackerWorker:
         self._thread.start()
         atexit.register(self.close)
 
-    def started(self, spec: TrialSpec) -> None:
+    def on_start(self, spec: TrialSpec, at: datetime) -> None:
         """Begin a run."""
         key, settings = (spec.trial_id, spec.attempt), settings_to_send(spec)
 
@@ -93,18 +95,15 @@ class TrackerWorker:
 
         self._add(begin)
 
-    def reported(self, spec: TrialSpec, report: Report) -> None:
+    def on_epoch(self, spec: TrialSpec, epoch: EpochFinished, charge: Charge) -> None:
         """Send what an epoch brought."""
-        result = report.get("result")
-        if result is None:
-            return
-        key, figures = (spec.trial_id, spec.attempt), figures_to_send(result)
-        self._add(lambda: self._service.log(self._runs[key], result["epoch"], figures))
+        key, figures = (spec.trial_id, spec.attempt), figures_to_send(epoch)
+        self._add(lambda: self._service.log(self._runs[key], epoch.epoch, figures))
 
-    def ended(self, spec: TrialSpec, report: Report, state: str, reason: str) -> None:
+    def on_end(self, spec: TrialSpec, end: TrialEnded) -> None:
         """End the run."""
         key = (spec.trial_id, spec.attempt)
-        self._add(lambda: self._service.close(self._runs.pop(key), state))
+        self._add(lambda: self._service.close(self._runs.pop(key), end.state))
 
     def close(self, patience: float = PATIENCE) -> None:
         """Wait until everything was taken, but not for ever; called when the process ends too."""
@@ -113,7 +112,7 @@ class TrackerWorker:
         self._thread.join(patience)
         if self._thread.is_alive() and not self._off:
             self._off = True
-            self._say(f"WARNING: {self._name} did not take all figures within {patience:g} s")
+            self._console.warn(f"{self._name} did not take all figures within {patience:g} s")
 
     def _add(self, job: Callable[[], None]) -> None:
         if not self._off:
@@ -128,7 +127,7 @@ class TrackerWorker:
                 self._off = True
                 # Only the kind of error: a message may quote an address with a key in it.
                 kind = type(error).__name__
-                self._say(f"WARNING: {self._name} is switched off: {kind}; the study goes on")
+                self._console.warn(f"{self._name} is switched off: {kind}; the study goes on")
 
 
 def settings_to_send(spec: TrialSpec) -> Sent:
@@ -146,16 +145,17 @@ def settings_to_send(spec: TrialSpec) -> Sent:
 
 
 def _model(name: str) -> str:
-    """The name of a model, or a hash of where it lies: a folder's name may notify a hospital's."""
+    """The name of a model, or a hash of where it lies: it may give a hospital's away."""
     path = name.removeprefix(CORPUS_PREFIX)
     if path != name or os.path.isabs(path) or os.path.exists(path):
         return f"local-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
     return name
 
 
-def figures_to_send(result: Mapping[str, Any]) -> Figures:
+def figures_to_send(epoch: EpochFinished) -> Figures:
     """Return an epoch's losses and validation measures; what is no number is left out."""
-    figures = {f"train/{name}": value for name, value in result["train"].items()}
-    figures |= {f"validation/{name}": result["validation"][name] for name in MEASURES}
-    figures |= {name: result[name] for name in ("examples_per_second", "seconds")}
-    return {name: float(value) for name, value in figures.items() if math.isfinite(value)}
+    figures = {"train/loss": epoch.loss}
+    figures |= {f"train/loss_{term}": value for term, value in epoch.weighted.items()}
+    figures |= {f"validation/{name}": value for name, value in epoch.validation.items()}
+    figures |= {n: getattr(epoch, n) for n in ("examples_per_second", "seconds")}
+    return {n: float(v) for n, v in figures.items() if v is not None and math.isfinite(v)}

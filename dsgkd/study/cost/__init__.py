@@ -1,1 +1,1 @@
-"""What does a study cost, what will it cost, and what would it cost elsewhere?"""
+"""What a study costs, what it will cost, and what it would cost elsewhere."""

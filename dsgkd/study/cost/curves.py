@@ -1,16 +1,11 @@
-"""How did each trial of an earlier study learn, and how long did it take over it?"""
+"""The learning curves of an earlier study's trials, and how long each epoch took."""
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import pyarrow as pa
 
 from dsgkd.errors import InputError
-
-Rows: TypeAlias = pa.Table | Sequence[Mapping[str, Any]]
+from dsgkd.study.history import TrialHistory
 
 
 @dataclass(frozen=True)
@@ -40,75 +35,33 @@ class Curve:
         return max(chosen_from, default=-math.inf)
 
 
-def curves(trials: Rows, metrics: Rows, objective: str, lower_is_better: bool) -> list[Curve]:
-    """Read the curves of a study's search trials, in the order in which they started.
+def curves(past: Iterable[TrialHistory]) -> list[Curve]:
+    """Return the curves of a study's search trials, in the order in which they started.
 
-    Epochs of several attempts are joined. Trials without a single finished epoch are left out.
-
-    Args:
-        trials: the ledger's table of that name, or its rows.
-        metrics: the same.
-        objective: column of `metrics` by which trials are compared, on validation.
-        lower_is_better: for the objective, such as a loss.
+    Trials without a single finished epoch are left out.
 
     Raises:
-        InputError: there is no such column, or not one finished epoch.
+        InputError: not one finished an epoch, or none has the objective.
     """
-    sign = -1.0 if lower_is_better else 1.0
-    attempts: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in _rows(trials):
-        if row["stage"] == "search":
-            attempts[row["trial_id"]].append(row)
-    epochs: dict[str, dict[tuple[int, int], dict[str, Any]]] = defaultdict(dict)
-    for row in _rows(metrics):
-        if row["trial_id"] not in attempts or row["split"] not in ("train", "validation"):
-            continue
-        epoch = epochs[row["trial_id"]].setdefault((row["epoch"], row["attempt"]), {"seconds": 0.0})
-        epoch["seconds"] += row.get("seconds") or 0.0
-        if row["split"] == "validation":
-            if objective not in row:
-                raise InputError("ledger", f"no measure '{objective}'", "name one of its columns")
-            value = row[objective]
-            epoch["score"] = math.nan if value is None else sign * value
-    ordered = sorted(attempts.items(), key=lambda item: min(row["started_at"] for row in item[1]))
-    found = [_curve(trial_id, rows, epochs[trial_id]) for trial_id, rows in ordered]
-    if not any(curve.scores for curve in found):
+    found = [_curve(trial) for trial in past if trial.stage == "search" and trial.epochs]
+    if not found:
         raise InputError("ledger", "no search trial finished an epoch", "choose another study")
-    return [curve for curve in found if curve.scores]
+    if not any(map(math.isfinite, (score for curve in found for score in curve.scores))):
+        raise InputError("ledger", "no trial has the objective", "name one of its measures")
+    return found
 
 
-def _curve(
-    trial_id: str,
-    attempts: Iterable[Mapping[str, Any]],
-    epochs: Mapping[tuple[int, int], Mapping[str, Any]],
-) -> Curve:
-    last = max(attempts, key=lambda row: row["attempt"])
-    # A later attempt may name an epoch of an earlier one again, without what it cost.
-    score: dict[int, float] = {}
-    seconds: dict[int, float] = {}
-    for (epoch, _), found in sorted(epochs.items()):
-        score[epoch] = found.get("score", score.get(epoch, math.nan))
-        seconds[epoch] = found["seconds"] or seconds.get(epoch, 0.0)
-    number = 0
-    while number + 1 in score:
-        number += 1
-    workers = last.get("workers") or 1
-    busy, gpu = last.get("worker_seconds") or 0.0, last.get("gpu_seconds") or 0.0
-    own = sum(
-        found["seconds"] for (_, attempt), found in epochs.items() if attempt == last["attempt"]
-    )
+def _curve(trial: TrialHistory) -> Curve:
+    epochs, row = range(1, trial.epochs + 1), trial.row
+    workers, busy = row["workers"] or 1, row["worker_seconds"] or 0.0
     return Curve(
-        trial_id,
-        last["method"],
-        tuple(score[epoch] for epoch in range(1, number + 1)),
-        tuple(seconds[epoch] for epoch in range(1, number + 1)),
-        whole=last["state"] in ("complete", "failed"),
-        opening=max(0.0, busy / workers - own),
-        failed=last["state"] == "failed",
+        trial.trial_id,
+        trial.method,
+        tuple(trial.scores.get(epoch, math.nan) for epoch in epochs),
+        tuple(trial.epoch_seconds[epoch] for epoch in epochs),
+        whole=trial.state in ("complete", "failed"),
+        opening=trial.opening,
+        failed=trial.state == "failed",
         workers=workers,
-        gpus=gpu / busy * workers if busy else 0.0,
+        gpus=(row["gpu_seconds"] or 0.0) / busy * workers if busy else 0.0,
     )
-
-
-def _rows(table: Rows) -> list[Mapping[str, Any]]:
-    return table.to_pylist() if isinstance(table, pa.Table) else list(table)

@@ -1,4 +1,4 @@
-"""What will a study cost? Asked before it starts, answered from a few timed steps.
+"""The estimated cost of a study, before it starts, from a few timed steps.
 
 The study is played in advance by `replay`, with timed epochs and invented scores: once without
 stopping any trial, which is the most that it can cost, and several times under its scheduler.
@@ -15,7 +15,7 @@ from dsgkd.study.cost.budget import Cost
 from dsgkd.study.cost.curves import Curve
 from dsgkd.study.cost.profile import MethodCost
 from dsgkd.study.cost.replay import replay
-from dsgkd.study.search.pruning import PruningConfig
+from dsgkd.study.search.config import PruningConfig
 
 DRAWS = 10
 """Studies that are played under the scheduler; their mean is expected."""
@@ -61,11 +61,11 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class CostByStage:
     """What a study will spend, by stage. Stages follow each other."""
 
     storing: Cost
-    """Asking the teachers, before the search."""
+    """Storing the teachers' states, before the search."""
     search: Cost
     confirm: Cost
     """What a budget has to keep for the confirmation."""
@@ -78,12 +78,12 @@ class Forecast:
         return self.storing + self.search + self.confirm
 
 
-def at_most(estimate: Estimate, shape: StudyShape) -> Forecast:
+def at_most(estimate: Estimate, shape: StudyShape) -> CostByStage:
     """Return what a study costs if no trial is stopped early, and no machine is lost."""
     return expected(estimate, replace(shape, pruning=PruningConfig("none")))
 
 
-def expected(estimate: Estimate, shape: StudyShape) -> Forecast:
+def expected(estimate: Estimate, shape: StudyShape) -> CostByStage:
     """Return what a study costs on average under its scheduler, by simulation.
 
     The rungs see trials whose scores differ by a normal distribution and vary around it from epoch
@@ -101,7 +101,7 @@ def expected(estimate: Estimate, shape: StudyShape) -> Forecast:
     )
     most = max(1, sum(shape.trials.values()) * shape.epochs)
     share = fmean(epochs for _, epochs in searches) / most
-    return Forecast(_storing(estimate, shape), search, confirm, share)
+    return CostByStage(_storing(estimate, shape), search, confirm, share)
 
 
 def disk_bytes(estimate: Estimate, shape: StudyShape) -> int:

@@ -1,18 +1,19 @@
-"""What will this study cost, and what would it have cost elsewhere?"""
+"""The plan of a study: what it will cost, and what its trials would have cost elsewhere."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from dsgkd.ledger import Ledger
 from dsgkd.study.config import StudyConfig
+from dsgkd.study.console import Console
 from dsgkd.study.cost.curves import curves
 from dsgkd.study.cost.estimate import Estimate, StudyShape, estimate_lines
 from dsgkd.study.cost.profile import time_methods
 from dsgkd.study.cost.replay_table import replay_lines
+from dsgkd.study.history import read_history
+from dsgkd.study.objectives import direction_of
 from dsgkd.study.preparation.teachers import StoredTeacherPlan
-from dsgkd.study.search.arms import MLKD, Arm
-from dsgkd.tasks.measures import SMALLER_IS_BETTER
-from dsgkd.training.run import RunConfig
+from dsgkd.training.config import RunConfig
 
 
 def print_estimate(
@@ -20,7 +21,7 @@ def print_estimate(
     run: RunConfig,
     plans: Sequence[StoredTeacherPlan],
     concurrent: int,
-    say: Callable[[str], None],
+    console: Console,
 ) -> None:
     """Time a few steps of distillation and of the baseline, and say what the study will cost.
 
@@ -29,14 +30,16 @@ def print_estimate(
         run: what trials have in common, with teachers either stored or live.
         plans: the teachers that are stored before the search.
         concurrent: trials at a time.
-        say: takes the lines.
+        console: takes the lines.
     """
     teacher = replace(run.distillation, teacher=config.teachers[0])
-    arms: list[Arm] = [arm for arm in config.arms.values() if arm.method == MLKD or not arm.distils]
-    timed = {arm.method: arm.applied(replace(run, distillation=teacher)) for arm in arms}
+    given = replace(run, distillation=teacher)
+    arms = [arm for arm in config.arms.values() if arm.role != "control"]
+    timed = {arm.method: arm.applied(given) for arm in arms}
     cluster, confirmation = config.cluster, config.confirmation
     costs = time_methods(
-        timed, config.cache, config.store, cluster.resources, cluster.workers_per_trial
+        *(timed, config.cache, config.teacher_store, cluster.resources),
+        *(cluster.workers_per_trial, config.shared_cache),
     )
     stored = plans if run.distillation.teacher_store == "stored" else ()
     shape = StudyShape(
@@ -51,17 +54,16 @@ def print_estimate(
         teacher_bytes=sum(plan.size() for plan in stored),
     )
     for line in estimate_lines(Estimate(costs), shape, config.budget.price_per_gpu_hour):
-        say(line)
+        console.print(line)
 
 
-def print_replays(config: StudyConfig, ledger: Ledger, say: Callable[[str], None]) -> None:
+def print_replays(config: StudyConfig, ledger: Ledger, console: Console) -> None:
     """Play the trials of a study again on other clusters and under other schedulers, and say what
     that would have cost and found.
     """
     objective = config.run.selection.objective
-    played = curves(
-        ledger.read("trials"), ledger.read("metrics"), objective, objective in SMALLER_IS_BETTER
-    )
-    say("")
+    direction = direction_of(objective, config.run.task.measures)
+    played = curves(read_history(ledger, objective, direction).values())
+    console.print()
     for line in replay_lines(played, config.pruning, price=config.budget.price_per_gpu_hour):
-        say(line)
+        console.print(line)

@@ -1,4 +1,4 @@
-"""How long do an opening, a step, an evaluation and a checkpoint take on this cluster?
+"""The times of an opening, a step, an evaluation and a checkpoint on this cluster.
 
 Timed with the loop's own step, on a few batches of the run's own notes, in tasks with a trial's
 resources. A teacher that is going to be stored is stored for these batches alone, in a folder that
@@ -16,31 +16,25 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import ray
 import torch
-from numpy.typing import NDArray
 from transformers import get_linear_schedule_with_warmup
 
-from dsgkd.alignment.batches import Batch, steps_per_epoch, training_batches
+from dsgkd.alignment.batch import Batch
+from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.distillation.store.populate import populate, words_needed
-from dsgkd.distillation.store.shard_storage import StoreConfig
-from dsgkd.distillation.store.state_kinds import kinds_of
-from dsgkd.distillation.teachers.source import (
-    SHORT_RUN,
-    RunTeacher,
-    choose,
-    live_model,
-    teacher_bytes,
-)
+from dsgkd.distillation.store.state_kinds import bytes_needed, kinds_of
+from dsgkd.distillation.teachers.source import SHORT_RUN, RunTeacher, choose, live_model
 from dsgkd.distillation.teachers.teacher import StoredTeacher
 from dsgkd.errors import InputError
-from dsgkd.storage.checkpoint import save_state
+from dsgkd.storage.checkpoint import Checkpoints
+from dsgkd.storage.location import Location
+from dsgkd.study.preparation.shared_cache import pull
 from dsgkd.study.preparation.tasks import collect
+from dsgkd.training.config import RunConfig
 from dsgkd.training.evaluation import predict
 from dsgkd.training.loop import BEST, LAST, new_optimizer, take_step
-from dsgkd.training.prefetch import feed
-from dsgkd.training.run import OpenRun, RunConfig, open_run, teacher_source
+from dsgkd.training.opening import OpenRun, open_run, teacher_sources
+from dsgkd.training.prefetch import prefetch
 from dsgkd.training.workers import Workers
-
-Array = NDArray[np.int64]
 
 LENGTHS = 4
 """Batches that are timed, from short to long: batches are bucketed by length, so the time of one
@@ -87,6 +81,7 @@ def time_methods(
     store: StoreConfig,
     resources: Mapping[str, float],
     workers: int = 1,
+    shared_cache: str = "",
 ) -> dict[str, MethodCost]:
     """Time one run of each method on the cluster, side by side as trials will run.
 
@@ -97,17 +92,23 @@ def time_methods(
         resources: of one worker, `{"cpu": 1}` or with `"gpu"`.
         workers: of a trial. One is timed on its share of each batch; what they say to each other
             is not.
+        shared_cache: URI of what machines without a folder in common share.
 
     Raises:
         InputError: a run cannot be opened, or its batches do not fit into the memory of the GPU.
     """
     needs = {"num_cpus": resources["cpu"], "num_gpus": resources.get("gpu", 0), "max_retries": 3}
-    tasks = [_timed.options(**needs).remote(run, cache, store, workers) for run in runs.values()]
+    given = (cache, store, workers, shared_cache)
+    tasks = [_timed.options(**needs).remote(run, *given) for run in runs.values()]
     return dict(zip(runs, collect(tasks)))
 
 
 @ray.remote(max_calls=1)  # the process ends, and gives the GPU's memory back
-def _timed(config: RunConfig, cache: Path, store: StoreConfig, workers: int) -> MethodCost:
+def _timed(
+    config: RunConfig, cache: Path, store: StoreConfig, workers: int, shared_cache: str
+) -> MethodCost:
+    if shared_cache:
+        pull(Location(shared_cache), cache)
     assigned = ray.get_runtime_context().get_assigned_resources()
     torch.set_num_threads(max(1, int(assigned["CPU"])))
     if torch.cuda.is_available() and 0 < assigned.get("GPU", 0) < 1:
@@ -137,83 +138,87 @@ def time_run(
         InputError: the run cannot be opened.
     """
     store, started = store or StoreConfig(), time.perf_counter()
-    live = replace(config, distillation=replace(config.distillation, teacher_store="live"))
+    live = replace(config, links=())
+    live = replace(live, distillation=replace(config.distillation, teacher_store="live"))
     run = open_run(live, cache, store)
     opening = time.perf_counter() - started
     batches = _batches(run, workers)
     cache.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=cache, prefix=".timing-") as folder:
+    with TemporaryDirectory(dir=cache, prefix=".timing-") as name:
+        folder = Path(name)
         rows = torch.cat([batch.rows for batch in batches]).unique().numpy()
-        run, storing = _with_store(run, config, cache, store, rows, Path(folder))
-        optimizer = new_optimizer(run, run.config)
+        stored = [
+            _stored(run, config, at, cache, store, rows, folder) for at in range(len(run.teachers))
+        ]
+        run = replace(run, teachers=tuple(teacher for teacher, _ in stored))
+        optimizer, checkpoints = new_optimizer(run), Checkpoints(folder)
         step, evaluation = _step_seconds(run, batches, optimizer), _evaluation_seconds(run)
-        last, best = Path(folder) / LAST, Path(folder) / BEST
         started = time.perf_counter()
         state = {"distiller": run.distiller.state_dict(), "optimizer": optimizer.state_dict()}
-        save_state(last, state)
-        save_state(best, {"student": run.distiller.student.state_dict()})
+        checkpoints.save(LAST, state)
+        checkpoints.save(BEST, {"student": run.student.state_dict()})
         saving = time.perf_counter() - started
-        model_bytes, last_bytes = best.stat().st_size, last.stat().st_size
+        last_bytes, model_bytes = ((folder / file).stat().st_size for file in (LAST, BEST))
     return MethodCost(
         opening_seconds=opening,
         step_seconds=step,
-        steps=steps_per_epoch(len(run.notes.split("train")), config.optimisation.batch_size),
+        steps=run.sampler().steps,
         evaluation_seconds=evaluation / workers,
         saving_seconds=saving,
         checkpoint_bytes=last_bytes + model_bytes,
         model_bytes=model_bytes,
-        storing_seconds=storing,
+        storing_seconds=sum(seconds for _, seconds in stored),
     )
 
 
 def _batches(run: OpenRun, workers: int) -> list[Batch]:
     """Return one worker's share of a few batches that stand for an epoch, from short to long."""
-    drawn = training_batches(
-        run.notes.split("train"),
-        run.config.optimisation.batch_size,
-        run.config.distillation.cs_max_len,
-        run.config.seed,
-        epoch=0,
-        world_size=workers,
-        same_length=run.distiller.compares_positions,
+    sampler, collate, seed = run.sampler(), run.collator(0, workers), run.config.seed
+    drawn = (
+        run.task.prepare(collate(run.texts, sampler.draw(step)), run.texts, (seed, 0, step, 0))
+        for step in range(sampler.steps)
     )
     by_length = sorted(islice(drawn, DRAWN), key=lambda batch: batch.student.input_ids.shape[1])
     # The middle ones of as many equal parts.
     return [by_length[(2 * n + 1) * len(by_length) // (2 * LENGTHS)] for n in range(LENGTHS)]
 
 
-def _with_store(
-    run: OpenRun, wanted: RunConfig, cache: Path, store: StoreConfig, rows: Array, folder: Path
-) -> tuple[OpenRun, float]:
-    """Return the run with its teacher stored for some texts, and the seconds to store all texts.
+def _stored(
+    run: OpenRun,
+    wanted: RunConfig,
+    at: int,
+    cache: Path,
+    store: StoreConfig,
+    rows: np.ndarray,
+    folder: Path,
+) -> tuple[RunTeacher, float]:
+    """Return a teacher stored for some texts, and the seconds to store all texts.
 
-    A run that will read no stored teacher, or has no word in these texts, is returned as it is.
+    One that will not be stored, or has no word in these texts, is returned as it is.
     """
-    if run.teacher is None:
-        return run, 0.0
-    distillation, training = wanted.distillation, run.notes.split("train")
-    needed = words_needed(training, distillation.cs_max_len)
+    teacher, distillation, view = run.teachers[at], wanted.distillation, run.texts.teachers[at]
+    needed = words_needed(run.texts.alignments[at], distillation.max_transfer_words)
     words = np.zeros_like(needed)
     words[rows] = needed[rows]
-    source = teacher_source(wanted, cache, run.device, run.autocast)
-    request = run.distiller.teacher_request
-    parts = kinds_of(request)
-    size = teacher_bytes(source.config, training, needed, parts)
+    source = teacher_sources(wanted, cache, run.device, run.autocast)[at]
+    request = run.distiller.requests(at)[1]
+    kinds = kinds_of(request)
+    size = bytes_needed(kinds, source.config, needed, view.lengths)
     is_short = wanted.optimisation.epochs <= SHORT_RUN
     is_stored, _ = choose(distillation.teacher_store, size, store, is_short)
     if not is_stored or not words.any():
-        return run, 0.0
+        return teacher, 0.0
     states = source.states(StoreConfig(str(folder)), cache)
 
     def fill_in() -> bool:
-        return populate(states, training, words, parts, lambda: live_model(source), run.autocast)
+        return populate(states, view, words, kinds, lambda: live_model(source), run.autocast)
 
     started = time.perf_counter()
     fill_in()
     seconds = (time.perf_counter() - started) * np.count_nonzero(needed) / np.count_nonzero(words)
     live_model.cache_clear()  # a study's trials have the memory to themselves
     stored = RunTeacher(StoredTeacher(states, request, fill_in), "miss", "", states)
-    return replace(run, teacher=stored), float(seconds)
+    return stored, float(seconds)
 
 
 def _step_seconds(
@@ -224,8 +229,9 @@ def _step_seconds(
     seconds: dict[int, list[float]] = {number: [] for number in range(len(batches))}
     order = [0] * WARM_UP + [number for number in seconds for _ in range(REPEATS)]
     started = time.perf_counter()
-    for at, (batch, taught) in enumerate(feed(run, [batches[number] for number in order])):
-        take_step(run, run.distiller, batch, taught, optimizer, schedule, Workers())
+    chosen = [batches[number] for number in order]
+    for at, (batch, states) in enumerate(prefetch(chosen, run.teachers, run.device)):
+        take_step(run, run.distiller, batch, states, optimizer, schedule, Workers())
         _wait_for(run.device)
         ended = time.perf_counter()
         if at >= WARM_UP:
@@ -236,11 +242,9 @@ def _step_seconds(
 
 def _evaluation_seconds(run: OpenRun) -> float:
     """Return the seconds to predict the whole validation split, from a part of it."""
-    validation = run.notes.split("validation")
+    validation = run.validation
     by_length = np.argsort(validation.lengths, kind="stable")
-    rows = by_length[:: max(1, len(validation) // EVALUATED)]
-    names = np.where(np.isin(np.arange(len(validation)), rows), "timed", "left out")
-    part = replace(validation, splits=names).split("timed")
+    part = validation.take(np.sort(by_length[:: max(1, len(validation) // EVALUATED)]))
     seconds = 0.0
     for _ in range(2):  # the first is for warming up
         started = time.perf_counter()

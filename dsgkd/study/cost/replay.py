@@ -1,22 +1,25 @@
-"""What would another cluster, scheduler or spot rate have cost, and what would it have found?
+"""What another cluster, scheduler or spot rate would have cost, and what it would have found.
 
-The learning curves of an earlier study are played again, event by event: trials start in the order
-in which they did, each on a slot of its own; after every epoch its method's `EarlyStopper` decides; spot
-machines are taken away at random. No model is trained. The search is not asked again: with other
-results it might have drawn other configurations, so this compares ways to run the same trials.
+The learning curves of an earlier study are played again by the simulated backend, under the
+dispatcher and the early stopper of a study. No model is trained. The search is not asked again:
+with other results it might have drawn other configurations, so this compares ways to run the same
+trials.
 """
 
-import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import optuna
-
 from dsgkd.errors import InputError
+from dsgkd.study.backends.simulated import SimulatedBackend
+from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.cost.curves import Curve
-from dsgkd.study.search.pruning import EarlyStopper, PruningConfig
+from dsgkd.study.dispatcher import Dispatcher, Stage
+from dsgkd.study.messages import Charge, EpochFinished, TrialEnded
+from dsgkd.study.search.config import PruningConfig
+from dsgkd.study.search.pruning import PruningCallback
+from dsgkd.study.spec import TrialSpec
+from dsgkd.training.config import RunConfig
 
 HOPELESS = 8.0
 """Mean pre-emptions within one epoch beyond which it practically never ends (one try in 3,000)."""
@@ -59,20 +62,14 @@ def replay(
 ) -> Replayed:
     """Play curves again.
 
-    Pre-emptions are a Poisson process on each slot. One loses the epoch under way (or the opening)
-    and costs `startup_seconds`, in which the slot can be taken away again; then the trial goes on
-    from its last finished epoch. The same seed takes a slot away at the same times, whatever runs
-    on it.
-
     Args:
         curves: in the order in which they start. The longest has the number of epochs that a
             trial may run.
-        slots: trials at a time.
+        slots: as in `SimulatedBackend`, like those below.
         pruning: when a trial is stopped.
         preemptions_per_hour: how often a slot is taken away, on average.
         seed: decides when.
-        startup_seconds: until a new machine stands where the old one did, the opening of the run
-            included.
+        startup_seconds: until a new machine stands where the old one did.
 
     Raises:
         InputError: fewer than one slot, or so many pre-emptions that no epoch would end.
@@ -86,104 +83,65 @@ def replay(
             f"{preemptions_per_hour:g} an hour let no epoch of {longest / 3600:.2g} h end",
             "give a lower rate",
         )
-    return _Replay(curves, slots, pruning, preemptions_per_hour, seed, startup_seconds).run()
+    by_name = {curve.trial_id: curve for curve in curves}
+    longest_run = max((len(curve.scores) for curve in curves), default=0)
+    stopper, tally = PruningCallback(pruning, longest_run), _Tally()
+    trials = iter([_spec(curve) for curve in curves])
+
+    def stages() -> Generator[Stage, None, None]:
+        yield Stage("search", trials, callbacks=(stopper, tally), should_stop=stopper.should_stop)
+
+    backend = SimulatedBackend(
+        lambda spec: by_name[spec.trial_id], slots, preemptions_per_hour, seed, startup_seconds
+    )
+    backend.run(Dispatcher(stages(), slots))
+    best: dict[str, float] = {}
+    for curve in curves:
+        if curve.trial_id not in tally.pruned and math.isfinite(curve.best):
+            best[curve.method] = max(best.get(curve.method, -math.inf), curve.best)
+    return Replayed(
+        hours=backend.seconds / 3600,
+        worker_hours=tally.worker_seconds / 3600,
+        gpu_hours=tally.gpu_seconds / 3600,
+        lost_hours=backend.lost_worker_seconds / 3600,
+        best=best,
+        epochs_run=tally.epochs,
+        pruned=len(tally.pruned),
+        cut_short=len(backend.cut_short),
+    )
 
 
-class _Replay:
-    """The state of one replay; times are in seconds from its start."""
+class _Tally(TrialCallback):
+    """Adds up what trials cost and how many epochs they finished."""
 
-    def __init__(
-        self,
-        curves: Sequence[Curve],
-        slots: int,
-        pruning: PruningConfig,
-        rate: float,
-        seed: int,
-        startup: float,
-    ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._waiting = iter(curves)
-        epochs = max((len(curve.scores) for curve in curves), default=0)
-        self._stoppers = {curve.method: EarlyStopper(pruning, epochs) for curve in curves}
-        self._slots = [_Slot(rate, startup, (seed, index)) for index in range(slots)]
-        self._events: list[tuple[float, int, int, Curve]] = []  # end, slot, epochs done, trial
-        self._best: dict[str, float] = {}
-        self._lost = self._worker_seconds = self._gpu_seconds = self._end = 0.0
-        self._epochs = self._pruned = self._cut_short = 0
+    def __init__(self) -> None:
+        self.worker_seconds = self.gpu_seconds = 0.0
+        self.epochs = 0
+        self.pruned: set[str] = set()
 
-    def run(self) -> Replayed:
-        for index in range(len(self._slots)):
-            self._begin(index, 0.0)
-        while self._events:
-            now, index, done, curve = heapq.heappop(self._events)
-            self._end = now
-            if done == 0 or self._goes_on(curve, done):
-                self._work(index, now, curve, done)
-            else:
-                self._begin(index, now)
-        return Replayed(
-            hours=self._end / 3600,
-            worker_hours=self._worker_seconds / 3600,
-            gpu_hours=self._gpu_seconds / 3600,
-            lost_hours=self._lost / 3600,
-            best=self._best,
-            epochs_run=self._epochs,
-            pruned=self._pruned,
-            cut_short=self._cut_short,
-        )
+    def on_epoch(self, spec: TrialSpec, epoch: EpochFinished, charge: Charge) -> None:
+        """Count it."""
+        self.epochs += 1
 
-    def _begin(self, index: int, now: float) -> None:
-        """Give a free slot the next trial."""
-        curve = next(self._waiting, None)
-        if curve is not None:
-            self._occupy(index, now, curve, curve.opening, 0)
-
-    def _work(self, index: int, now: float, curve: Curve, done: int) -> None:
-        """Begin a trial's next epoch."""
-        self._occupy(index, now, curve, curve.seconds[done], done + 1)
-
-    def _occupy(self, index: int, now: float, curve: Curve, seconds: float, done: int) -> None:
-        end = self._slots[index].end_of(now, seconds)
-        self._worker_seconds += (end - now) * curve.workers
-        self._gpu_seconds += (end - now) * curve.gpus
-        self._lost += (end - now - seconds) * curve.workers
-        heapq.heappush(self._events, (end, index, done, curve))
-
-    def _goes_on(self, curve: Curve, done: int) -> bool:
-        """Report an epoch; if it is the trial's last, close its account."""
-        self._epochs += 1
-        stopper, is_last = self._stoppers[curve.method], done == len(curve.scores)
-        stopper.report(curve.trial_id, done, curve.scores[done - 1])
-        if is_last and curve.whole:
-            stopper.end(curve.trial_id, "failed" if curve.failed else "complete")
-        elif stopper.should_stop(curve.trial_id):
-            stopper.end(curve.trial_id, "pruned")
-            self._pruned += 1
-            return False
-        elif is_last:
-            stopper.end(curve.trial_id, "pruned")
-            self._cut_short += 1
-        if is_last and math.isfinite(curve.best):
-            self._best[curve.method] = max(self._best.get(curve.method, -math.inf), curve.best)
-        return not is_last
+    def on_end(self, spec: TrialSpec, end: TrialEnded) -> None:
+        """Add what the attempt cost."""
+        self.worker_seconds += end.charge.worker_seconds
+        self.gpu_seconds += end.charge.gpu_seconds
+        if end.state == "pruned":
+            self.pruned.add(spec.trial_id)
 
 
-class _Slot:
-    """A machine, or a share of one, that can be taken away."""
+_RUN = RunConfig()
 
-    def __init__(self, rate: float, startup: float, seed: tuple[int, int]) -> None:
-        self._rate, self._startup = rate, startup
-        self._random = np.random.default_rng(seed)
-        self._taken = self._next(0.0)
 
-    def end_of(self, now: float, seconds: float) -> float:
-        """Return when work that needs so many seconds at a stretch is done."""
-        needed = seconds
-        while self._taken < now + needed:
-            now = self._taken
-            self._taken = self._next(now)
-            needed = self._startup + seconds
-        return now + needed
-
-    def _next(self, now: float) -> float:
-        return now + self._random.exponential(3600 / self._rate) if self._rate else math.inf
+def _spec(curve: Curve) -> TrialSpec:
+    return TrialSpec(
+        study_id="replay",
+        trial_id=curve.trial_id,
+        attempt=1,
+        stage="search",
+        method=curve.method,
+        run=_RUN,
+        workers=curve.workers,
+        gpus_per_worker=curve.gpus / curve.workers,
+    )

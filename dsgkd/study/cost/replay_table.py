@@ -1,4 +1,4 @@
-"""On what should the next study run? A table of replays of the last one."""
+"""A table of replays of a study, from which the next one's cluster can be chosen."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from statistics import median
 from dsgkd.errors import InputError
 from dsgkd.study.cost.curves import Curve
 from dsgkd.study.cost.replay import Replayed, replay
-from dsgkd.study.search.pruning import PruningConfig, Scheduler
+from dsgkd.study.search.config import PruningConfig, Scheduler
 
 
 def replay_lines(

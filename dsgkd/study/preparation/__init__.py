@@ -1,1 +1,1 @@
-"""What has to be there before the first trial?"""
+"""What has to be there before the first trial: models, tokenised notes, stored teachers."""

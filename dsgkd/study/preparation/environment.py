@@ -1,10 +1,11 @@
-"""On what did a study run? Versions, hardware and the state of the source tree."""
+"""What a study runs on: versions, hardware and the state of the source tree."""
 
 import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import torch
 import transformers
 
 from dsgkd import __version__
+
+_KIND = "accelerator_type:"
+"""Prefix of the resources by which Ray names kinds of GPUs."""
 
 
 def versions() -> dict[str, str | None]:
@@ -46,19 +50,21 @@ def lock_hash() -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Return this machine's and the cluster's hardware."""
-    cluster = ray.cluster_resources() if ray.is_initialized() else {}
-    return {
-        "machine": platform.machine(),
+    """Return how many machines, CPUs and GPUs there are, and of which kinds."""
+    found: dict[str, Any] = {
+        "architecture": platform.machine(),
         "system": platform.system(),
+        "nodes": 1,
         "cpus": os.cpu_count(),
-        "gpus": [
-            torch.cuda.get_device_name(index)
-            for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-        ],
-        "cluster_cpus": cluster.get("CPU"),
-        "cluster_gpus": cluster.get("GPU", 0),
     }
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    found["gpus"] = dict(Counter(names))
+    if ray.is_initialized():
+        cluster = ray.cluster_resources()
+        found |= {"nodes": len(ray.nodes()), "cpus": cluster.get("CPU", 0)}
+        kinds = {name.removeprefix(_KIND) for name in cluster if name.startswith(_KIND)}
+        found |= {"cluster_gpus": cluster.get("GPU", 0), "accelerators": sorted(kinds)}
+    return found
 
 
 def _git_commit() -> str | None:

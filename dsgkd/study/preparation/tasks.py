@@ -1,6 +1,5 @@
-"""How does the driver wait for work that runs elsewhere on the cluster?"""
+"""The driver's waiting for work that runs elsewhere on the cluster."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,16 +37,3 @@ def collect(
     finally:
         for task in pending:
             ray.cancel(task, force=False)
-
-
-class Sparingly:
-    """Says a line at most every so many seconds, so that a job's log stays readable."""
-
-    def __init__(self, say: Callable[[str], None], every: float) -> None:
-        self._say, self._every, self._last = say, every, time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        """Say it, or not."""
-        if time.monotonic() - self._last >= self._every:
-            self._last = time.monotonic()
-            self._say(line)

@@ -1,1 +1,1 @@
-"""What is tried next, over which space, and what is stopped early?"""
+"""The search: what is tried next, over which space, in which arms, and what is stopped early."""

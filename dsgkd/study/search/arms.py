@@ -1,4 +1,4 @@
-"""Which methods does a study compare? Distillation, the baseline, and controls.
+"""The arms of a study: distillation, the baseline, and controls.
 
 A gain over the baseline alone is no evidence that knowledge of the domain moved. The controls
 distil as well, from a teacher that cannot have that knowledge to give:
@@ -11,16 +11,20 @@ distil as well, from a teacher that cannot have that knowledge to give:
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from dsgkd.distillation.distiller import TeacherWeights
+from dsgkd.distillation.config import DistillationConfig, TeacherWeights, split_teachers
 from dsgkd.errors import InputError
+from dsgkd.ledger import without_paths
 from dsgkd.models.names import CORPUS_PREFIX
-from dsgkd.training.run import RunConfig
+from dsgkd.training.config import RunConfig
+
+Role = Literal["method", "baseline", "control"]
 
 PLAIN, MLKD = "plain", "mlkd"
 RANDOM_TEACHER, SHUFFLED_WORDS, WRONG_DOMAIN = "random-teacher", "shuffled-words", "wrong-domain"
 CONTROLS = {"random": RANDOM_TEACHER, "shuffled": SHUFFLED_WORDS, "wrong-domain": WRONG_DOMAIN}
-"""What the user writes -> the method."""
+"""What the user writes -> name of the arm."""
 
 
 @dataclass(frozen=True)
@@ -28,29 +32,55 @@ class Arm:
     """One of the methods that are compared."""
 
     method: str
+    role: Role
     distils: bool = True
     teacher: str = ""
     """The only teacher it has; empty: those of the study."""
     weights: TeacherWeights = "pretrained"
     shuffled: bool = False
 
-    @property
-    def is_control(self) -> bool:
-        """Whether it is there to be beaten."""
-        return self.method in CONTROLS.values()
-
     def applied(self, run: RunConfig) -> RunConfig:
-        """Return the run as this method does it."""
+        """Return the run as this arm does it, and with it the runs before it that have a teacher.
+
+        Without a teacher, they are trained on the same texts all the same; but a run that only the
+        teacher trains is left out.
+        """
+        links = tuple(
+            replace(link, distillation=self._distillation(link.distillation))
+            if link.distillation.teacher
+            else link
+            for link in run.links
+            if self.distils or not link.task.idle
+        )
+        return replace(run, distillation=self._distillation(run.distillation), links=links)
+
+    def _distillation(self, given: DistillationConfig) -> DistillationConfig:
         if not self.distils:
-            alone = replace(run.distillation, teacher="", alpha=0.0, beta=0.0)
-            return replace(run, distillation=alone)
-        distillation = replace(
-            run.distillation,
-            teacher=self.teacher or run.distillation.teacher,
+            return replace(given, teacher="", alpha=0.0, beta=0.0, terms=())
+        return replace(
+            given,
+            teacher=self.teacher or given.teacher,
             teacher_weights=self.weights,
             shuffled=self.shuffled,
         )
-        return replace(run, distillation=distillation)
+
+
+def teacher_names(choice: str) -> list[str]:
+    """Return the teachers of a choice: `a`, `a+b` or `0.7*a+0.3*b`."""
+    return [name for name, _ in split_teachers(choice)]
+
+
+def public_name(given: str) -> str:
+    """Return a model's name without where it lies: a hub id as it is, the last part of a path.
+
+    Of several teachers, `a+b`, each.
+    """
+    if Path(given).exists():
+        return Path(given).name
+    for name in teacher_names(given):
+        if name != given:
+            given = given.replace(name, public_name(name))
+    return str(without_paths(given))
 
 
 def control(text: str) -> Arm:
@@ -69,6 +99,7 @@ def control(text: str) -> Arm:
         )
     return Arm(
         CONTROLS[name],
+        "control",
         teacher=_model(teacher),
         weights="random" if name == "random" else "pretrained",
         shuffled=name == "shuffled",
@@ -81,7 +112,7 @@ def arms(controls: Sequence[str]) -> tuple[Arm, ...]:
     Raises:
         InputError: a control cannot be read, or is given twice.
     """
-    found = [Arm(MLKD), Arm(PLAIN, distils=False), *map(control, controls)]
+    found = [Arm(MLKD, "method"), Arm(PLAIN, "baseline", distils=False), *map(control, controls)]
     names = [arm.method for arm in found]
     if len(set(names)) < len(names):
         raise InputError("controls", "one is given twice", "give each once")

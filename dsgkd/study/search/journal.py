@@ -1,4 +1,4 @@
-"""Where does `optuna-dashboard` look? A file in Optuna's journal format, in the study's folder.
+"""The journal that `optuna-dashboard` opens: a file in Optuna's format, derived from the ledger.
 
 The file is written by one process (a study's driver holds the study's lock) and is derived from
 the ledger. So what others write into it (a study can be deleted in the dashboard) is not read until

@@ -1,4 +1,4 @@
-"""Which trials are not worth going on with? Asked after every epoch that a trial reports.
+"""Early stopping: the trials that are not worth going on with, asked after every epoch.
 
 Optuna's pruners decide, on a record of their own that holds one number an epoch for each trial.
 The record is nothing but the reports: whoever reads them back from a ledger, in any order of
@@ -9,37 +9,60 @@ number an epoch, studies with several objectives can be pruned too, by the first
 
 import math
 import zlib
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import Trial, TrialState
 
-from dsgkd.errors import InputError
+from dsgkd.study.callbacks.callback import TrialCallback
+from dsgkd.study.history import TrialHistory
+from dsgkd.study.messages import Charge, EpochFinished, TrialEnded
+from dsgkd.study.search.config import PruningConfig
+from dsgkd.study.spec import TrialSpec
 
-Scheduler = Literal["asha", "hyperband", "median", "none"]
 
+class PruningCallback(TrialCallback):
+    """Stops trials early, those of each method among themselves.
 
-@dataclass(frozen=True)
-class PruningConfig:
-    """When a search trial is stopped early."""
+    Args:
+        config: the rule.
+        epochs: the most that a trial may run.
+        past: search trials from before this start of the study.
+    """
 
-    scheduler: Scheduler = "asha"
-    """`asha`: asynchronous successive halving (Li et al., MLSys 2020); `hyperband`: several of it
-    with different first rungs (Li et al., JMLR 2018), each trial in one; `median`: below the median
-    of the others at the same epoch; `none`: never."""
-    grace_epochs: int = 3
-    """The first rung; no trial is stopped before it."""
-    reduction_factor: int = 3
-    """One trial in so many passes a rung; the next rung is so many times higher."""
-    startup_trials: int = 4
-    """`median`: so many trials of a method run to their end before any is stopped."""
+    def __init__(
+        self, config: PruningConfig, epochs: int, past: Iterable[TrialHistory] = ()
+    ) -> None:
+        self._config, self._epochs = config, epochs
+        self._stoppers: dict[str, EarlyStopper] = {}
+        # Trials that were cut off come last: what is decided about them then knows all the others,
+        # as it would have if the study had gone on.
+        for trial in sorted(past, key=lambda trial: not trial.finished):
+            stopper = self._of(trial.method)
+            for epoch, score in trial.scores.items():
+                stopper.report(trial.trial_id, epoch, score)
+            if trial.finished:
+                stopper.end(trial.trial_id, trial.state)
 
-    def __post_init__(self) -> None:
-        for name, least in (("grace_epochs", 1), ("reduction_factor", 2), ("startup_trials", 1)):
-            if getattr(self, name) < least:
-                raise InputError(name, f"{getattr(self, name)} is too few", f"give {least} or more")
+    def _of(self, method: str) -> "EarlyStopper":
+        if method not in self._stoppers:
+            self._stoppers[method] = EarlyStopper(self._config, self._epochs)
+        return self._stoppers[method]
+
+    def on_epoch(self, spec: TrialSpec, epoch: EpochFinished, charge: Charge) -> None:
+        """Note a trial's score."""
+        if spec.stage == "search":
+            self._of(spec.method).report(spec.trial_id, epoch.epoch, epoch.score)
+
+    def on_end(self, spec: TrialSpec, end: TrialEnded) -> None:
+        """Note that a trial is over."""
+        if spec.stage == "search":
+            self._of(spec.method).end(spec.trial_id, end.state)
+
+    def should_stop(self, spec: TrialSpec) -> bool:
+        """Whether a trial's last score is too low to go on."""
+        return self._of(spec.method).should_stop(spec.trial_id)
 
 
 class EarlyStopper:
@@ -51,7 +74,7 @@ class EarlyStopper:
     """
 
     def __init__(self, config: PruningConfig, epochs: int) -> None:
-        self._config = config
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._brackets = [_Bracket(pruner) for pruner in _pruners(config, epochs)]
         self._shares = _shares(len(self._brackets), config.reduction_factor)
 

@@ -1,29 +1,27 @@
-"""How are the next values drawn? Samplers, grids, and points to try first."""
+"""How values are drawn: samplers, grids, and points that are tried first."""
 
 import math
 import random
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from dsgkd.errors import InputError
-from dsgkd.training.run import RunConfig
+from dsgkd.study.search.config import ParameterPoint, Sampler
+from dsgkd.training.config import RunConfig
 
 # Multivariate, grouped TPE has been "experimental" for years; a study need not say so every time.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 # optuna-dashboard (0.21) does not know the successor, and would show no trial as infeasible.
 warnings.filterwarnings("ignore", "`constraints_func` has been deprecated", FutureWarning)
 
-Sampler = Literal["tpe", "random", "grid", "cma-es", "gp", "nsga2"]
 Suggest = Callable[[optuna.Trial, str], RunConfig]
 """Draws a run for a method from an Optuna trial."""
-ParameterPoint = Mapping[str, Any]
-"""Searched name -> value."""
 Constraints = Callable[[FrozenTrial], Sequence[float]]
 
 STARTUP_TRIALS = 4

@@ -1,21 +1,27 @@
-"""Over what does a study search? Ranges, and how a configuration is drawn from them.
+"""The search space: ranges, and how a configuration is drawn from them.
 
 A space with conditions that ranges cannot express is a function in an importable module, named
 `package.module:function`, so that the ledger can say what was searched and a resumed study finds
 it again.
 """
 
-import importlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from __future__ import annotations
 
-import optuna
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import MinLen
+
+from dsgkd.configuration import Count, LearningRate, Positive, Text, Weight, Whole, config
 from dsgkd.distillation.mapping import LayerMapping
 from dsgkd.errors import InputError
-from dsgkd.study.search.arms import Arm
-from dsgkd.training.run import RunConfig
+from dsgkd.plugins import find
+from dsgkd.study.search.arms import Arm, public_name, teacher_names
+from dsgkd.training.config import RunConfig
+
+if TYPE_CHECKING:
+    import optuna
 
 
 def point_of(run: RunConfig) -> dict[str, Any]:
@@ -27,30 +33,32 @@ def point_of(run: RunConfig) -> dict[str, Any]:
         "alpha": distillation.alpha,
         "beta": distillation.beta,
         "mapping": distillation.mapping,
-        "cs_max_len": distillation.cs_max_len,
+        "cs_max_len": distillation.max_transfer_words,
     }
 
 
-@dataclass(frozen=True)
+@config
 class SearchSpace:
     """Ranges of the searched values. Plain fine-tuning draws the learning rates only."""
 
-    encoder_lr: tuple[float, float] = (5e-5, 1e-3)
+    encoder_lr: tuple[LearningRate, LearningRate] = (5e-5, 1e-3)
     """Logarithmic."""
-    classifier_lr: tuple[float, float] = (3e-4, 1e-2)
+    classifier_lr: tuple[LearningRate, LearningRate] = (3e-4, 1e-2)
     """Logarithmic."""
-    alpha: tuple[float, float] = (0.1, 10.0)
+    alpha: tuple[Positive, Positive] = (0.1, 10.0)
     """Weight of the hidden-state loss, logarithmic."""
-    beta: tuple[float, float] = (0.0, 0.0)
+    beta: tuple[Weight, Weight] = (0.0, 0.0)
     """Weight of the attention loss, linear; equal ends: not searched."""
-    cs_max_len: tuple[int, ...] = (8, 16, 32)
+    cs_max_len: Annotated[tuple[Count, ...], MinLen(1)] = (8, 16, 32)
     """Words of a text at most."""
-    mappings: tuple[str, ...] = ("uniform", "last-1", "last-2", "first-1", "uniform+emb")
+    mappings: Annotated[tuple[Text, ...], MinLen(1)] = (
+        *("uniform", "last-1", "last-2", "first-1", "uniform+emb"),
+    )
     """Layer mappings; those that do not fit a pair of depths are left out for that pair."""
-    teacher_layers: tuple[int, ...] = ()
+    teacher_layers: tuple[Whole, ...] = ()
     """Use these layers of the teacher only (0: embeddings); empty: any."""
 
-    function: str = ""
+    function: Text = ""
     """`package.module:function` that draws instead, within these ranges. It is called with
     (space, trial, arm, base, teachers, depths), as `SearchSpace.suggest` is, and returns the
     run."""
@@ -60,8 +68,7 @@ class SearchSpace:
             self._function()
         for name in ("encoder_lr", "classifier_lr", "alpha", "beta"):
             low, high = getattr(self, name)
-            smallest = 0.0 if name == "beta" else 1e-12
-            if not smallest <= low <= high:
+            if low > high:
                 raise InputError(
                     name, f"no range from {low} to {high}", "give a low and a high end"
                 )
@@ -73,7 +80,7 @@ class SearchSpace:
         trial: optuna.Trial,
         arm: Arm,
         base: RunConfig,
-        teachers: Sequence[str],
+        teachers: Mapping[str, str],
         depths: Mapping[str, int],
     ) -> RunConfig:
         """Draw a run from the space.
@@ -82,7 +89,8 @@ class SearchSpace:
             trial: an asked Optuna trial.
             arm: the method for which it is drawn; plain fine-tuning gets the learning rates only.
             base: the run in which the searched values are replaced.
-            teachers: names of the teachers to choose from.
+            teachers: choices of the teacher, one of which may be several, `a+b`: the name that is
+                drawn and written down -> the model.
             depths: number of layers of the student and of each teacher, by model name.
         """
         if self.function:
@@ -96,34 +104,35 @@ class SearchSpace:
         base = replace(base, optimisation=optimisation)
         if not arm.distils:
             return arm.applied(base)
-        choices = [arm.teacher] if arm.teacher else list(teachers)
-        teacher = trial.suggest_categorical("teacher", choices)
-        fitting = self.fitting_mappings(depths[base.student.model], depths[teacher])
-        # The choices depend on the pair of depths, so the parameter's name does too.
-        pair = f"mapping_{depths[base.student.model]}_to_{depths[teacher]}"
+        choices = {public_name(arm.teacher): arm.teacher} if arm.teacher else teachers
+        teacher = choices[trial.suggest_categorical("teacher", list(choices))]
         beta = self.beta[0]
         if self.beta[0] < self.beta[1]:
             beta = trial.suggest_float("beta", *self.beta)
+        ours = depths[base.student.model]
+        mappings = [
+            self._suggest_mapping(trial, ours, depths[name], at)
+            for at, name in enumerate(teacher_names(teacher))
+        ]
         distillation = replace(
             base.distillation,
             teacher=teacher,
-            mapping=trial.suggest_categorical(pair, fitting),
+            mapping=";".join(mappings),
             alpha=trial.suggest_float("alpha", *self.alpha, log=True),
             beta=beta,
-            cs_max_len=trial.suggest_categorical("cs_max_len", list(self.cs_max_len)),
+            max_transfer_words=trial.suggest_categorical("cs_max_len", list(self.cs_max_len)),
         )
         return arm.applied(replace(base, distillation=distillation))
 
+    def _suggest_mapping(self, trial: optuna.Trial, ours: int, theirs: int, at: int) -> str:
+        """Draw the mapping to one of the teachers of a choice."""
+        # The choices depend on the pair of depths, so the parameter's name does too.
+        name = f"mapping_{ours}_to_{theirs}" + (f"_of_{at + 1}" if at else "")
+        mapping: str = trial.suggest_categorical(name, self.fitting_mappings(ours, theirs))
+        return mapping
+
     def _function(self) -> Any:
-        module, _, name = self.function.partition(":")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(
-                "space",
-                f"'{self.function}' cannot be imported",
-                "give package.module:function, with the package on PYTHONPATH",
-            ) from error
+        return find("space", self.function, {})
 
     def fitting_mappings(self, student_depth: int, teacher_depth: int) -> list[str]:
         """Return the mappings that exist for two depths.

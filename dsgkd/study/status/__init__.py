@@ -1,1 +1,1 @@
-"""How a study stands, from its ledger: the status and its table."""
+"""How a study stands, for people: read from the ledger, needing neither torch nor Ray."""

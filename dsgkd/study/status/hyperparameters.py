@@ -1,9 +1,11 @@
-"""By which settings are trials told apart, in a few words?"""
+"""The hyperparameters by which trials differ, in a few words."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
+
+from dsgkd.models.names import CORPUS_PREFIX
 
 Settings = tuple[tuple[str, str], ...]
 """(name, value as text) of a trial's settings, those that a reader looks for first in front."""
@@ -22,16 +24,6 @@ _SHORT = {
 }
 _SPEAKS_FOR_ITSELF = frozenset({"mapping", "teacher", "model", "form", "teacher_weights"})
 _SECTIONS = ("student", "distillation", "optimisation", "selection")
-_COLUMNS = {
-    "student": "model",
-    "teacher": "teacher",
-    "layer_mapping": "mapping",
-    "criterion": "form",
-    **{name: name for name in ("alpha", "beta", "cs_max_len", "encoder_lr", "classifier_lr")},
-    "batch_size": "batch_size",
-    "seed": "seed",
-}
-"""Ledger column -> name of the field."""
 
 
 def leaves(configuration: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -54,12 +46,6 @@ def settings_of(configuration: Mapping[str, Any]) -> Settings:
     return _ordered({name: value for _, name, value in leaves(configuration)})
 
 
-def settings_of_row(row: Mapping[str, Any]) -> Settings:
-    """Return what a row of the ledger's trials says in its own columns."""
-    known = {name: row[column] for column, name in _COLUMNS.items() if column in row}
-    return _ordered({name: value for name, value in known.items() if value is not None})
-
-
 def _ordered(values: Mapping[str, Any]) -> Settings:
     first = [name for name in _FIRST if name in values]
     rest = sorted(name for name in values if name not in (*_FIRST, _LAST))
@@ -74,7 +60,8 @@ def _text(value: Any) -> str:
         digits, exponent = f"{value:.1e}".split("e")
         return f"{digits.removesuffix('.0')}e{int(exponent)}"
     if isinstance(value, str):
-        return PurePath(value).name or value
+        names = (part.removeprefix(CORPUS_PREFIX) for part in value.split("+"))
+        return "+".join(PurePath(name).name for name in names) or value
     if isinstance(value, list | tuple):
         return ",".join(map(_text, value))
     return str(value)

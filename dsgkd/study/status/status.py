@@ -1,26 +1,25 @@
-"""How does a study stand? One picture, made from events or read from a ledger.
+"""The status of a study, kept up to date from messages or read from a ledger.
 
-Importing this needs neither Ray nor torch; `dsgkd.study.status.status_table` draws what stands here.
+Importing this needs neither Ray nor torch; `status_table` draws what stands here.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
-from dsgkd.ledger.measures import improvement
-from dsgkd.study.status.hyperparameters import Settings, differing, settings_of, settings_of_row
+from dsgkd.study.status.hyperparameters import Settings, differing, settings_of
 
 ENDED = ("complete", "pruned", "failed")
 """States after which a trial is not run again."""
 
 _PART_OF = {"control": "confirm"}
-"""Controls are trained beside the confirmation, as one stage."""
+LINK = "link"
+"""Stage of trials that make an artefact for others, within the stage of those."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,9 @@ class TrialLine:
     ended: datetime | None
     """None: it runs."""
     reason: str
-
-    @property
-    def part_of(self) -> str:
-        """The stage that it is run in."""
-        return _PART_OF.get(self.stage, self.stage)
+    shown_in: str
+    """The stage that it is run in: links in that of the trials that need them, controls beside the
+    confirmation."""
 
     @property
     def seconds(self) -> float:
@@ -64,6 +61,8 @@ class StageStatus:
     study: str
     stage: str
     measure: str
+    direction: str
+    """`maximise` or `minimise` the measure."""
     epochs: int
     """The most that a trial of this stage may run."""
     total: int | None
@@ -120,7 +119,7 @@ class StageStatus:
         return dict(sorted(found.items(), key=lambda item: -self._score(item[1])))
 
     def _score(self, value: float) -> float:
-        return improvement(self.measure, value)
+        return -value if self.direction == "minimise" else value
 
     @property
     def price(self) -> float:
@@ -184,20 +183,51 @@ class StageStatus:
         return max(work / max(len(self.running), 1), max(known, default=0.0))
 
 
+def stage_before(
+    study: str,
+    stage: str,
+    objective: tuple[str, str],
+    epochs: int,
+    counts: tuple[int | None, int],
+    lines: Sequence[TrialLine],
+    price_per_gpu_hour: float = 0.0,
+) -> StageStatus:
+    """Return the status of a stage before its first trial of this session.
+
+    Args:
+        study: its name.
+        stage: its name.
+        objective: the measure that is searched for, and its direction.
+        epochs: the most that a trial may run.
+        counts: trials of the stage, and those of them that ended.
+        lines: the attempts of all stages; whoever ran what still counts as running is gone.
+        price_per_gpu_hour: 0: no price was given.
+    """
+    ours = (line for line in lines if line.shown_in == stage)
+    gone = (replace(one, state="preempted") if one.state == "running" else one for one in ours)
+    return StageStatus(
+        *(study, stage, *objective, epochs, *counts, tuple(gone)),
+        sum(line.worker_seconds for line in lines),
+        sum(line.gpu_seconds for line in lines),
+        price_per_gpu_hour,
+        datetime.now(UTC),
+    )
+
+
 def ended_trials(lines: Iterable[TrialLine]) -> int:
-    """How many trials ended and are not run again."""
-    return len({line.trial_id for line in lines if line.state in ENDED})
+    """How many trials ended and are not run again; links are not counted."""
+    return len({line.trial_id for line in lines if line.state in ENDED and line.stage != LINK})
 
 
 @dataclass(frozen=True)
 class StudyStatus:
     """Everything that the commands say of a study in a ledger."""
 
-    board: StageStatus
+    stage: StageStatus
     """The stage that was begun last."""
     lines: tuple[TrialLine, ...]
     """The attempts of all stages in the order in which they were started."""
-    seals: tuple[str, ...]
+    readings: tuple[str, ...]
     """One line for each time that the test split was opened."""
     others: int
     """Other studies in the same ledger."""
@@ -209,59 +239,50 @@ def read_status(ledger: Ledger, price_per_gpu_hour: float | None = None) -> Stud
     Raises:
         InputError: there is no study in it.
     """
-    studies = sorted(ledger.read("studies").to_pylist(), key=lambda row: str(row["created_at"]))
+    studies = sorted(ledger.rows("studies"), key=lambda row: str(row["created_at"]))
     if not studies:
         raise InputError(ledger.root, "no study was begun here", "name the folder of a study")
     study = studies[-1]
     rows = [
         row
-        for row in ledger.read("trials").to_pylist()
+        for row in ledger.rows("trials")
         if row["study_id"] == study["study_id"] and row["started_at"] is not None
     ]
-    budget = json.loads(study["budget"] or "{}")
-    configuration = json.loads(study["configuration"] or "{}")
+    budget, configuration = study["budget"] or {}, study["configuration"] or {}
     if price_per_gpu_hour is None:
         price_per_gpu_hour = configuration.get("budget", {}).get("price_per_gpu_hour") or 0.0
     lines = lines_of(rows)
-    ids = {row["study_id"] for row in studies}
-    board = _board(study, configuration.get("objective"), budget, lines, price_per_gpu_hour)
-    seals = tuple(_seal(row) for row in rows if row["method"] is None)
-    return StudyStatus(board, lines, seals, len(ids) - 1)
-
-
-def _seal(row: Mapping[str, Any]) -> str:
-    opened = f"{row['trial_id']}: {row['started_at'].astimezone():%Y-%m-%d %H:%M}, {row['state']}"
-    return f"{opened}, {row['reason']}" if row["reason"] else opened
-
-
-def _board(
-    study: Mapping[str, Any],
-    measure: str | None,
-    budget: Mapping[str, Any],
-    lines: Sequence[TrialLine],
-    price: float,
-) -> StageStatus:
-    stage = lines[-1].part_of if lines else "search"
-    ours = tuple(line for line in lines if line.part_of == stage)
-    return StageStatus(
-        study=study["name"] or study["study_id"],
-        stage=stage,
-        measure=measure or "auroc",
-        epochs=budget.get("epochs") or max((line.epoch for line in lines), default=0),
-        total=_total(stage, budget, lines),
-        done=ended_trials(ours),
+    name = lines[-1].shown_in if lines else "search"
+    ours = tuple(line for line in lines if line.shown_in == name)
+    direction = (study["measures"] or {}).get(study["objective"], "maximise")
+    stage = replace(
+        stage_before(
+            study["name"] or study["study_id"],
+            name,
+            (study["objective"], direction),
+            budget.get("epochs") or max((line.epoch for line in lines), default=0),
+            (_total(name, budget, lines), ended_trials(ours)),
+            lines,
+            price_per_gpu_hour,
+        ),
         trials=ours,
-        worker_seconds=sum(line.worker_seconds for line in lines),
-        gpu_seconds=sum(line.gpu_seconds for line in lines),
-        price_per_gpu_hour=price,
-        at=datetime.now(UTC),
     )
+    readings = tuple(
+        _reading(row) for row in ledger.rows("test_reads") if row["study_id"] == study["study_id"]
+    )
+    others = len({row["study_id"] for row in studies}) - 1
+    return StudyStatus(stage, lines, readings, others)
+
+
+def _reading(row: Mapping[str, Any]) -> str:
+    state = "complete" if row["closed_at"] else "not finished"
+    return f"{row['opened_at'].astimezone():%Y-%m-%d %H:%M}, {state}, {row['reason']}"
 
 
 def _total(stage: str, budget: Mapping[str, Any], lines: Sequence[TrialLine]) -> int | None:
     """How many trials a stage has, as far as the ledger tells."""
     if stage == "test":
-        confirmed = [line for line in lines if line.part_of == "confirm"]
+        confirmed = [line for line in lines if line.shown_in == "confirm"]
         return len({line.trial_id for line in confirmed if line.state == "complete"})
     if stage == "confirm" and "controls" in budget:
         methods = 2 + len(budget["controls"])  # with and without a teacher
@@ -273,25 +294,29 @@ def _total(stage: str, budget: Mapping[str, Any], lines: Sequence[TrialLine]) ->
 def lines_of(rows: Iterable[Mapping[str, Any]]) -> tuple[TrialLine, ...]:
     """Return a ledger's rows of `trials` as lines, in the order in which they were started.
 
-    What is no trial (the breaking of the test split's seal) is left out. An attempt that was
-    followed by another is over, whatever its row says: whoever ran it could not write any more.
+    An attempt that was followed by another is over, whatever its row says: whoever ran it could
+    not write any more.
     """
-    trials = [row for row in rows if row["method"] is not None]
-    trials.sort(key=lambda row: (row["started_at"], row["trial_id"], row["attempt"]))
+    trials = sorted(rows, key=lambda row: (row["started_at"], row["trial_id"], row["attempt"]))
     last = {row["trial_id"]: row["attempt"] for row in trials}
-    return tuple(_line(row, is_last=last[row["trial_id"]] == row["attempt"]) for row in trials)
+    stages = [_PART_OF.get(row["stage"], row["stage"]) for row in trials]
+    shown = next((stage for stage in reversed(stages) if stage != LINK), "search")
+    lines = []
+    for row, stage in zip(reversed(trials), reversed(stages)):
+        shown = shown if stage == LINK else stage  # a link comes before what needs it
+        lines.append(_line(row, shown, last[row["trial_id"]] == row["attempt"]))
+    return tuple(reversed(lines))
 
 
-def _line(row: Mapping[str, Any], is_last: bool) -> TrialLine:
+def _line(row: Mapping[str, Any], shown_in: str, is_last: bool) -> TrialLine:
     lost = row["state"] == "running" and not is_last
-    configuration = row.get("configuration")
     return TrialLine(
         trial_id=row["trial_id"],
         attempt=row["attempt"],
         stage=row["stage"] or "",
-        method=row["method"],
+        method=row["method"] or "",
         state="preempted" if lost else row["state"],
-        settings=settings_of(json.loads(configuration)) if configuration else settings_of_row(row),
+        settings=settings_of(row["configuration"] or {}),
         epoch=row["epochs_done"] or 0,
         best=row["objective"],
         workers=row["workers"] or 1,
@@ -300,4 +325,5 @@ def _line(row: Mapping[str, Any], is_last: bool) -> TrialLine:
         started=row["started_at"],
         ended=row["ended_at"],
         reason=row["reason"] or "",
+        shown_in=shown_in,
     )

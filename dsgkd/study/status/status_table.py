@@ -1,4 +1,4 @@
-"""How is a study's board drawn? A table for a terminal of any width, or plain lines for a file."""
+"""The status of a stage as a table for a terminal of any width, or plain lines for a file."""
 
 import io
 from collections.abc import Mapping
@@ -37,27 +37,27 @@ def duration(seconds: float | None) -> str:
     return "-"
 
 
-def heading(board: StageStatus) -> list[str]:
+def heading(status: StageStatus) -> list[str]:
     """Return what stands above the table: where the study is, what is best, what was spent."""
-    of = f" of {board.total}" if board.total is not None else ""
-    where = f"{board.study}: {board.stage}, {board.done}{of} trials done"
-    if board.running:
-        where += f", {len(board.running)} running"
-        if board.left is not None and board.left > 0:
-            where += f", about {duration(board.left)} left"
-    elif board.total is not None and board.done < board.total:
+    of = f" of {status.total}" if status.total is not None else ""
+    where = f"{status.study}: {status.stage}, {status.done}{of} trials done"
+    if status.running:
+        where += f", {len(status.running)} running"
+        if status.left is not None and status.left > 0:
+            where += f", about {duration(status.left)} left"
+    elif status.total is not None and status.done < status.total:
         where += ", nothing running"
-        why = [line.reason for line in board.latest if line.state == "preempted" and line.reason]
+        why = [line.reason for line in status.latest if line.state == "preempted" and line.reason]
         where += f": {why[-1]}" if why else ""
-    best = ", ".join(f"{method} {value:.3f}" for method, value in board.best.items())
-    spent = f"spent: {hours(board.worker_seconds)} worker hours"
-    if board.gpu_seconds:
-        spent += f", {hours(board.gpu_seconds)} GPU-hours"
-    if board.gpu_seconds and board.price_per_gpu_hour:
-        spent += f", {board.price:,.2f} at {board.price_per_gpu_hour:g} a GPU-hour"
-    if board.stage == "test":  # nothing is chosen there
+    best = ", ".join(f"{method} {value:.3f}" for method, value in status.best.items())
+    spent = f"spent: {hours(status.worker_seconds)} worker hours"
+    if status.gpu_seconds:
+        spent += f", {hours(status.gpu_seconds)} GPU-hours"
+    if status.gpu_seconds and status.price_per_gpu_hour:
+        spent += f", {status.price:,.2f} at {status.price_per_gpu_hour:g} a GPU-hour"
+    if status.stage == "test":  # nothing is chosen there
         return [where, spent]
-    return [where, f"best {board.measure} so far: {best or 'none yet'}", spent]
+    return [where, f"best {status.measure} so far: {best or 'none yet'}", spent]
 
 
 def hours(seconds: float) -> str:
@@ -65,29 +65,29 @@ def hours(seconds: float) -> str:
     return "<0.01" if 0 < seconds < 36 else f"{seconds / 3600:.2f}"
 
 
-def table(board: StageStatus, rows: int | None = None) -> "Picture":
+def table(status: StageStatus, rows: int | None = None) -> "StatusTable":
     """Return what rich draws: the heading, and as many trials as fit the terminal (or `rows`)."""
-    return Picture(board, rows)
+    return StatusTable(status, rows)
 
 
-def plain(board: StageStatus, rows: int | None = 20) -> str:
+def plain(status: StageStatus, rows: int | None = 20) -> str:
     """Return the same as text without colours, at most `WIDTH` columns wide.
 
     Args:
-        board: what to draw.
+        status: what to draw.
         rows: trials at most; None: all.
     """
     paper = io.StringIO()
     console = Console(file=paper, width=WIDTH, color_system=None, legacy_windows=False)
-    console.print(table(board, len(board.rows) if rows is None else rows))
+    console.print(table(status, len(status.rows) if rows is None else rows))
     return "\n".join(line.rstrip() for line in paper.getvalue().splitlines()) + "\n"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A board as a renderable, fitted to the terminal when it is drawn."""
+class StatusTable:
+    """A stage's status as a renderable, fitted to the terminal when it is drawn."""
 
-    board: StageStatus
+    status: StageStatus
     rows: int | None = None
     """Trials at most; None: as many as fit."""
 
@@ -95,9 +95,9 @@ class Picture:
         """Draw it."""
         width = max(options.max_width, 1)
         above: list[Text] = []
-        for line in heading(self.board):
+        for line in heading(self.status):
             above += Text(line).wrap(console, width)
-        shown = self.board.rows
+        shown = self.status.rows
         most = self.rows
         if most is None:
             most = max(options.max_height - len(above) - 1, 1)  # the table has a line of names
@@ -122,7 +122,7 @@ class Picture:
             del cells[name]
         if "parameters" in cells:
             taken = sum(natural[name] + _GAP for name in cells if name != "parameters")
-            parameters = (self.board.parameters[line.trial_id] for line in lines)
+            parameters = (self.status.parameters[line.trial_id] for line in lines)
             cells["parameters"] = [fitting(parts, width - taken) for parts in parameters]
         drawn = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
         drawn.expand = "parameters" in cells
@@ -141,27 +141,27 @@ class Picture:
         return drawn
 
     def _cells(self, lines: tuple[TrialLine, ...]) -> dict[str, list[str]]:
-        board, test = self.board, self.board.stage == "test"
+        status, test = self.status, self.status.stage == "test"
         unit = "cost"
-        if board.gpu_seconds:
-            unit = "price" if board.price_per_gpu_hour else "GPU-h"
+        if status.gpu_seconds:
+            unit = "price" if status.price_per_gpu_hour else "GPU-h"
         return {
             "trial": [line.trial_id for line in lines],
             "stage": [line.stage for line in lines],
             "state": [line.state for line in lines],
             "parameters": ["" for _ in lines],
-            "epoch": ["-" if test else f"{line.epoch}/{board.epochs}" for line in lines],
+            "epoch": ["-" if test else f"{line.epoch}/{status.epochs}" for line in lines],
             "best": ["-" if line.best is None else f"{line.best:.3f}" for line in lines],
-            "time left": [duration(board.trial_left(line)) for line in lines],
+            "time left": [duration(status.trial_left(line)) for line in lines],
             unit: [self._cost(line, unit) for line in lines],
         }
 
     def _cost(self, line: TrialLine, unit: str) -> str:
         """All attempts of the trial together."""
-        attempts = [one for one in self.board.trials if one.trial_id == line.trial_id]
+        attempts = [one for one in self.status.trials if one.trial_id == line.trial_id]
         gpu = sum(one.gpu_seconds for one in attempts)
         if unit == "price":
-            return f"{gpu / 3600 * self.board.price_per_gpu_hour:.2f}"
+            return f"{gpu / 3600 * self.status.price_per_gpu_hour:.2f}"
         if unit == "GPU-h":
             return hours(gpu)
         return duration(sum(one.worker_seconds for one in attempts))

@@ -27,6 +27,6 @@ def short(notes_csv: Path, zoo: Path) -> list[str]:
     return [
         *("--data", str(notes_csv), "--student", str(zoo / "student")),
         *("--teacher", str(zoo / "teacher"), "--max-length", "48", "--device", "cpu"),
-        *("--optimisation.epochs", "2", "--optimisation.batch-size", "8"),
+        *("--epochs", "2", "--batch-size", "8"),
         *("--optimisation.precision", "fp32"),
     ]

@@ -5,7 +5,7 @@ import errno
 import pandas as pd
 import pytest
 
-from dsgkd import files
+from dsgkd.storage import atomic as files
 
 SECRET = "환아 confidential"
 """What stands in the notes here, and must not stand in a message."""

@@ -1,7 +1,8 @@
-"""Is a trial of a study trained again from its row in the ledger, to the bit?"""
+"""A trial of a study is trained again from its row in the ledger, to the bit."""
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +12,15 @@ import pytest
 import torch
 
 from dsgkd.data.sources import SEALED, DataConfig
-from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.ledger import Ledger
+from dsgkd.storage.checkpoint import Checkpoints
+from dsgkd.study.config import StudyConfig, as_json
+from dsgkd.study.names import PublicNames
 from dsgkd.tasks.measures import MEASURES
-from dsgkd.training.loop import EpochResult, train
-from dsgkd.training.run import RunConfig, open_run, open_table
+from dsgkd.training import loop
+from dsgkd.training.config import RunConfig
+from dsgkd.training.loop import DivergedError, EpochResult, train
+from dsgkd.training.opening import open_run, open_table
 
 TRIAL = "search-mlkd-003"
 
@@ -35,10 +40,16 @@ def write_trial(study: Path, make_config, tmp_path: Path) -> Callable[..., list[
         config = config or replace(make_config(), splits=SEALED)
         cache, ledger = study.parent / "cache", Ledger(str(study / "ledger"))
         results = []
-        for result in train(open_run(config, cache), tmp_path / "trained" / trial):
+        checkpoints = Checkpoints(tmp_path / "trained" / trial)
+        for result in train(open_run(config, cache), checkpoints):
             results.append(result)
             if result.epoch == epochs:
                 break
+        teacher = config.distillation.teacher
+        asked = StudyConfig(
+            "demo", str(study.parent), run=config, teachers=(teacher,) if teacher else ("none",)
+        )
+        names = PublicNames(asked)
         key = {"study_id": "demo-1", "trial_id": trial, "attempt": 1}
         last = results[-1]
         row = {
@@ -50,21 +61,23 @@ def write_trial(study: Path, make_config, tmp_path: Path) -> Callable[..., list[
             "epochs_done": last.epoch,
             "best_epoch": last.best_epoch,
             "objective": last.best_objective,
-            "configuration": asdict(config),
+            "configuration": names.public(json.loads(json.dumps(asdict(config)))),
         }
         ledger.write("trials", [key | row | changes], f"{trial}-{(key | changes)['attempt']}")
         metrics = [
             key
             | {"attempt": (key | changes)["attempt"], "epoch": r.epoch, "split": "validation"}
-            | {name: r.validation[name] for name in MEASURES}
+            | {"loss": r.validation["loss"]}
+            | {"measures": {name: r.validation[name] for name in MEASURES if name != "loss"}}
             for r in results
         ]
         ledger.write("metrics", metrics, f"{trial}-{(key | changes)['attempt']}")
         notes = open_table(config.data, config.world, cache, SEALED)
-        cluster = {"cpus_per_worker": torch.get_num_threads()}
-        asked = {"store": asdict(StoreConfig()), "cluster": cluster}
-        row = {"study_id": "demo-1", "data_fingerprint": notes.fingerprint, "configuration": asked}
+        public = names.configuration(asked)
+        public["cluster"]["cpus_per_worker"] = torch.get_num_threads()
+        row = {"study_id": "demo-1", "data_fingerprint": notes.fingerprint, "configuration": public}
         ledger.write("studies", [row], "study")
+        (study / "study.json").write_text(json.dumps({"configuration": as_json(asked)}))
         return results
 
     return write
@@ -104,9 +117,9 @@ def test_a_trial_is_the_same_to_the_bit(kind, run_cli, write_trial, study, make_
 def test_what_differs_is_named_by_its_size_and_the_exit_code_is_0(run_cli, write_trial, study):
     write_trial()
     ledger = Ledger(str(study / "ledger"))
-    rows = ledger.read("metrics").to_pylist()
-    rows[1]["auroc"] += 0.25
-    rows[2]["brier"] -= 0.5
+    rows = ledger.rows("metrics")
+    rows[1]["measures"]["auroc"] += 0.25
+    rows[2]["measures"]["brier"] -= 0.5
     ledger.write("metrics", rows, f"{TRIAL}-1")
 
     code, out, _ = run_cli("rerun", study, TRIAL)
@@ -181,17 +194,16 @@ def test_attempts_that_followed_one_another_are_compared_as_a_whole(run_cli, wri
     assert "has no attempt 7: choose of 1, 2" in problem
 
 
-def test_a_trial_that_diverges_again_says_so(run_cli, write_trial, study, make_config):
-    results = write_trial()
-    config = make_config(optimisation={"encoder_lr": 1e30, "clip_norm": 1e30}, splits=SEALED)
-    row = Ledger(str(study / "ledger")).read("trials").to_pylist()[0]
-    row |= {"configuration": asdict(config), "state": "failed", "reason": "it was not finite"}
-    Ledger(str(study / "ledger")).write("trials", [row], f"{TRIAL}-1")
+def test_a_trial_that_diverges_again_says_so(run_cli, write_trial, study, monkeypatch):
+    def diverging(*arguments: Any) -> Iterator[EpochResult]:
+        raise DivergedError("the loss is not finite in epoch 1")
+        yield
+
+    write_trial(state="failed", reason="it was not finite")
+    monkeypatch.setattr(loop, "train", diverging)
     code, out, _ = run_cli("rerun", study, TRIAL)
     assert code == 0
-    assert "failed now: the " in out
-    assert "then: it was not finite" in out
-    assert results
+    assert "failed now: the loss is not finite in epoch 1; then: it was not finite" in out
 
 
 def test_other_data_are_refused(run_cli, write_trial, study, notes_csv, tmp_path):
@@ -213,7 +225,7 @@ def test_other_data_are_refused(run_cli, write_trial, study, notes_csv, tmp_path
     [
         ("search-mlkd-030", f"no trial 'search-mlkd-030': the closest names are: {TRIAL}"),
         ("zzz", "no trial 'zzz': the closest names are: none"),
-        ("seal-001", "seal-001: it read the test split and trained nothing"),
+        ("test-mlkd-000", "test-mlkd-000: it read the test split and trained nothing"),
         ("search-plain-000", "its configuration was not written down"),
         ("search-plain-001", "distillation.new: this version of dsgkd knows no such field"),
     ],
@@ -224,10 +236,10 @@ def test_rows_that_cannot_be_trained_are_refused_in_one_line(
     write_trial()
     ledger = Ledger(str(study / "ledger"))
     key = {"study_id": "demo-1", "attempt": 1}
-    newer: dict[str, Any] = json.loads(ledger.read("trials").to_pylist()[0]["configuration"])
+    newer: dict[str, Any] = copy.deepcopy(ledger.rows("trials")[0]["configuration"])
     newer["distillation"]["new"] = 1
     for name, rest in (
-        ("seal-001", {"stage": "test", "state": "complete"}),
+        ("test-mlkd-000", {"stage": "test", "state": "complete"}),
         ("search-plain-000", {"stage": "search"}),
         ("search-plain-001", {"stage": "search", "configuration": newer}),
     ):
@@ -250,7 +262,7 @@ def test_a_study_that_was_moved_is_found_with_its_notes(
 ):
     gone = tmp_path / "gone.csv"
     gone.write_bytes(notes_csv.read_bytes())
-    write_trial(replace(make_config(splits=SEALED), data=DataConfig(str(gone))))
+    write_trial(replace(make_config(splits=SEALED), data=DataConfig(path=str(gone))))
     moved = tmp_path / "elsewhere" / "demo"
     moved.parent.mkdir()
     study.rename(moved)

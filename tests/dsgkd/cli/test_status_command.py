@@ -1,4 +1,4 @@
-"""Does `dsgkd status` say how a study stands, from its ledger alone?"""
+"""`dsgkd status` says how a study stands, from its ledger alone."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from trial_events import EPOCHS, make_report, make_spec, play
+from trial_events import EPOCHS, charge, ended, make_epoch, make_spec, play
 
 from dsgkd.ledger import Ledger
 from dsgkd.study.callbacks.ledger import LedgerCallback
@@ -26,6 +26,8 @@ def study(tmp_path: Path) -> Path:
     row = {
         **{"study_id": "s", "name": "first", "created_at": datetime.now(UTC)},
         "configuration": {"objective": "auroc"},
+        "objective": "auroc",
+        "measures": {"auroc": "maximise"},
         "budget": {"trials": 9, "epochs": EPOCHS},
     }
     ledger.write("studies", [row], "study")
@@ -81,8 +83,8 @@ def test_silence_of_a_study_that_is_over_is_not(run_cli, study):
     recorder = LedgerCallback(ledger)
     for number, method in ((2, "mlkd"), (2, "plain")):
         spec = make_spec(number, method, attempt=3)
-        recorder.started(spec)
-        recorder.ended(spec, make_report(spec, EPOCHS), "complete", "")
+        recorder.on_start(spec, datetime.now(UTC))
+        recorder.on_end(spec, ended(spec, "complete", make_epoch(spec, EPOCHS)))
     age(study, 3 * 3600)
     out = run_cli("status", study)[1]
     assert "last news 3.0 h ago" in out
@@ -92,8 +94,8 @@ def test_silence_of_a_study_that_is_over_is_not(run_cli, study):
 def test_epochs_that_take_hours_may_be_silent_for_hours(run_cli, study):
     recorder = LedgerCallback(Ledger(study / "ledger"))
     spec = make_spec(7)
-    recorder.started(spec)
-    recorder.reported(spec, make_report(spec, 1, seconds=7200))
+    recorder.on_start(spec, datetime.now(UTC))
+    recorder.on_epoch(spec, make_epoch(spec, 1), charge(spec, 7200))
     age(study, 3 * 3600)
     assert "last news 3.0 h ago" in run_cli("status", study)[1]
 
@@ -125,7 +127,7 @@ def test_a_ledger_that_cannot_be_read_is_one_line(run_cli, study):
 def test_a_pause_of_nothing_is_one_line(run_cli, study):
     code, _, err = run_cli("status", study, "--watch", "0")
     assert code == 2
-    assert "no pause" in err
+    assert "--watch: 0.0 is too small: give more than 0" in err
 
 
 def test_watching_shows_what_is_new_until_it_is_interrupted(study):
@@ -142,9 +144,10 @@ def test_watching_shows_what_is_new_until_it_is_interrupted(study):
     assert process.stdout is not None
     assert "4 of 9" in process.stdout.readline()
     spec, recorder = make_spec(5), LedgerCallback(Ledger(study / "ledger"))
-    recorder.started(spec)
-    recorder.reported(spec, make_report(spec, EPOCHS, 0.9))
-    recorder.ended(spec, make_report(spec, EPOCHS, 0.9), "complete", "")
+    recorder.on_start(spec, datetime.now(UTC))
+    last = make_epoch(spec, EPOCHS, 0.9)
+    recorder.on_epoch(spec, last, charge(spec, 9.0))
+    recorder.on_end(spec, ended(spec, "complete", last))
     for line in process.stdout:
         if "5 of 9" in line:
             break

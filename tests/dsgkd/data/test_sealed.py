@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from dsgkd.alignment.encoding import EncodedNotes
 from table_files import write_table
 from transformers import PreTrainedTokenizerFast
 
-from dsgkd.alignment.encoding import EncodedNotes
 from dsgkd.alignment.words import WordRule
 from dsgkd.data import _files
 from dsgkd.data._files import Columns

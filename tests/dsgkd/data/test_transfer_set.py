@@ -80,7 +80,7 @@ def test_texts_of_like_length_come_together():
     "weights", [(1, 1), (1, 2.3), (9, 1), (1, 1, 1), (1, 2, 0.3), (3, 7.7, 1), (1, 1, 5)]
 )
 def test_every_pass_and_every_batch_holds_its_share_of_each_source(weights):
-    sources, relative = SOURCES[SOURCES < len(weights)], np.array(weights, float)
+    sources, relative = SOURCES[len(weights) > SOURCES], np.array(weights, float)
     mix = FixedMix(LENGTHS[: len(sources)], sources, NAMES, dict(zip(NAMES, weights)), 8, 1)
     wanted = COUNTS[0] * relative / relative[0]  # texts of a pass
     step, drawn = 0, np.zeros(len(weights))
@@ -104,7 +104,7 @@ def test_every_text_of_a_source_comes_once_before_any_comes_again():
         steps += mix.steps
         seen.update(chain(*one_pass(mix, steps - mix.steps)))
         for source in range(3):
-            counts = [seen[row] for row in np.flatnonzero(SOURCES == source).tolist()]
+            counts = [seen[row] for row in np.flatnonzero(source == SOURCES).tolist()]
             assert max(counts) - min(counts) <= 1
     assert seen[0] == 4
 

@@ -11,18 +11,15 @@ import pyarrow as pa
 import pytest
 import torch
 from benchmarks.reference import ReferenceTraining, Student, span_losses, word_spans
-from distilling import batches_of, losses_of
+from distilling import batches_of, distiller_of, losses_of
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.alignment.words import WordRule
 from dsgkd.data.sources import Notes
 from dsgkd.distillation.config import DistillationConfig
-from dsgkd.distillation.distiller import Distiller, new_terms
-from dsgkd.distillation.teachers.teacher import LiveTeacher
 from dsgkd.models.hub import load_model
-from dsgkd.models.student import PaperClassifier
-from dsgkd.tasks import Classification
+from dsgkd.models.student import StudentConfig, new_student
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 LENGTH = 48
@@ -64,8 +61,8 @@ def folders(tokenizers, tmp_path):
 
 @pytest.mark.parametrize("texts", [TEXTS, TEXTS[1:2]], ids=["all", "no word"])
 def test_the_rendition_and_the_paper_form_agree(texts, folders, tokenizers, tmp_path):
-    teacher, student = (load_model(str(folder), "dsgkd_plain") for folder in folders)
-    model = PaperClassifier(student, 2, 0.0)
+    teacher, student = map(str, folders)
+    model = new_student(StudentConfig(student, "paper", 0.0), student, 2, "dsgkd_plain")
     config = DistillationConfig(
         "t",
         hidden="paper_hidden",
@@ -74,31 +71,33 @@ def test_the_rendition_and_the_paper_form_agree(texts, folders, tokenizers, tmp_
         alpha=0.6,
         beta=0.2,
     )
-    terms = new_terms(config, student.config, [teacher.config], LENGTH)
-    distiller = Distiller(model, Classification(), terms)
+    teacher = load_model(teacher, "dsgkd_plain")
+    distiller, teachers = distiller_of(config, model, teacher, max_length=LENGTH)
     labels = [number % 2 for number in range(len(texts))]
     encoded = EncodedTexts.of(
         _notes(texts, labels), tokenizers[1], tokenizers[:1], LENGTH, WordRule("paper"), tmp_path
     )
     (batch,) = batches_of(encoded, pad_to=LENGTH)
-    live = LiveTeacher(teacher, distiller.requests(0)[1])
-    ours = losses_of(distiller, [live], batch)
+    ours = losses_of(distiller, teachers, batch)
     sum(ours.values()).backward()
 
     eager = [BertModel.from_pretrained(f, attn_implementation="eager").train() for f in folders]
     rendition = ReferenceTraining(eager[0].eval(), Student(eager[1], 2), *tokenizers)
     rendition.max_length = LENGTH
-    rendition.student.head.load_state_dict(model.head.state_dict())
+    layers = {"hidden": rendition.student.head[1], "output": rendition.student.head[4]}
+    for name, layer in layers.items():
+        layer.load_state_dict(getattr(model.head, name).state_dict())
     theirs = rendition.losses(texts, torch.tensor(labels))
     sum(theirs).backward()
 
     for one, other in zip(ours.values(), theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-9)
     assert (ours["hidden"] > 0) == (ours["attention"] > 0) == (len(texts) > 1)
-    found = dict(rendition.student.named_parameters())
-    for name, parameter in model.named_parameters():
+    for (name, parameter), other in zip(
+        model.named_parameters(), rendition.student.parameters(), strict=True
+    ):
         torch.testing.assert_close(
-            parameter.grad.norm(), found[name].grad.norm(), rtol=1e-4, atol=1e-6, msg=name
+            parameter.grad.norm(), other.grad.norm(), rtol=1e-4, atol=1e-6, msg=name
         )
 
 

@@ -294,7 +294,7 @@ def test_a_small_disk_that_is_really_full_is_one_line_and_all_is_readable(on_a_s
 
 def write_until_killed(root: str, first: int, done: int, told: Connection) -> None:
     """Be a driver that goes on with a study: seal what was finished, write and seal more."""
-    merging.PAUSE, module.MERGE_AT = 0.002, 4
+    merging.PAUSE, module.MERGE_AT = 0.03, 4
     ledger = Ledger(root)
     ledger.seal(*(name_of(number) for number in range(done)))
     for number in range(first, first + 10_000):
@@ -339,7 +339,7 @@ def test_a_driver_that_is_killed_again_and_again_loses_no_finished_trial(tmp_pat
     last.seal(*(name_of(number) for number in range(first)))
     last.merge()
     assert max(plain(root)["trials"].values()) == 1
-    assert len(finished) > 50
+    assert len(finished) >= 25
     assert doubles  # some were killed between writing and deleting
 
 

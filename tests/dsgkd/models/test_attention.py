@@ -2,12 +2,18 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaModel
 
+from dsgkd.alignment.batch import Side
 from dsgkd.errors import InputError
-from dsgkd.models.attention import AttentionTap, attention_for
-from dsgkd.models.taps import TapRequest, forward_with_taps, pooling_matrix
+from dsgkd.models.attention import AttentionTap, attention_for, tapped
+from dsgkd.models.taps import TapRequest, WordStates, forward_with_taps, pooling_matrix
 
 TAPPED = ("bert", "roberta", "electra", "distilbert", "modernbert")
 OURS = ("dsgkd_fused", "dsgkd_plain")
+
+
+def read(model, side: Side, request: TapRequest) -> WordStates:
+    """What a model says of its own words."""
+    return forward_with_taps(model, side, [(side.words, request)])[1][0]
 
 
 @pytest.mark.parametrize("family", TAPPED)
@@ -45,17 +51,17 @@ def test_without_an_open_tap_nothing_is_read(make_model, make_batch, monkeypatch
     monkeypatch.setattr(AttentionTap, "read", fail)
     model = make_model()
     model(input_ids=side.input_ids, attention_mask=side.attention_mask)
-    forward_with_taps(model, side, TapRequest(hidden_layers=(1,)))
+    read(model, side, TapRequest(hidden_layers=(1,)))
     with pytest.raises(AssertionError, match="read"):
-        forward_with_taps(model, side, TapRequest(attention_layers=(1,)))
+        read(model, side, TapRequest(attention_layers=(1,)))
     # That error closed the tap again.
     model(input_ids=side.input_ids, attention_mask=side.attention_mask)
 
 
 def test_only_the_wanted_rows_of_the_wanted_layers_are_kept(make_model, make_batch):
     side = make_batch().student
-    pool = pooling_matrix(side.spans, 24)
-    with AttentionTap(pool, None, frozenset({2})) as tap:
+    tap = AttentionTap(pooling_matrix(side.words.spans, 24), None, frozenset({2}))
+    with tapped([tap]):
         make_model()(input_ids=side.input_ids, attention_mask=side.attention_mask)
     first, second, third = tap.rows
     assert first is None
@@ -69,8 +75,7 @@ def test_rows_are_dropped_out_only_where_asked_and_in_training(make_model, make_
 
     def row_sums(dropout):
         request = TapRequest((), (1,), "positions", attention_dropout=dropout)
-        rows = forward_with_taps(model, side, request)[1].attention[1]
-        return rows.sum(-1)
+        return read(model, side, request).attention[1].sum(-1)
 
     torch.testing.assert_close(row_sums(True), torch.ones(2, 4, 3))
     model.train()
@@ -103,7 +108,7 @@ def test_a_model_with_shared_keys_computes_as_ever_and_its_attention_is_refused(
 
     torch.testing.assert_close(states(attention), states("eager"), rtol=1e-5, atol=1e-5)
     with pytest.raises(InputError, match="LlamaModel: its attention cannot be read"):
-        forward_with_taps(model(attention), side, TapRequest((), (1,)))
+        read(model(attention), side, TapRequest((), (1,)))
 
 
 def test_the_plain_function_is_for_cpus_and_the_fused_one_for_gpus():

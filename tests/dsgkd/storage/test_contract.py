@@ -89,6 +89,9 @@ def test_a_file_is_copied_there_and_back(location: Location, tmp_path: Path) -> 
     (tmp_path / "given").write_bytes(content)
     location.upload("x/copy", tmp_path / "given")
     assert location.read("x/copy") == content
+    (tmp_path / "empty").touch()
+    location.upload("empty", tmp_path / "empty")
+    assert location.read("empty") == b""
     location.download("x/copy", tmp_path / "new" / "back")
     assert (tmp_path / "new" / "back").read_bytes() == content
     with pytest.raises(FileNotFoundError):

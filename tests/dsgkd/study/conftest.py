@@ -7,10 +7,9 @@ import pytest
 import ray
 
 from dsgkd.study.config import ClusterConfig, ConfirmationConfig, StudyConfig
-from dsgkd.study.search.pruning import PruningConfig
-from dsgkd.study.search.search import SearchConfig
+from dsgkd.study.search.config import PruningConfig, SearchConfig
 from dsgkd.study.search.space import SearchSpace
-from dsgkd.training.run import RunConfig
+from dsgkd.training.config import RunConfig
 
 
 @pytest.fixture(scope="module")

@@ -1,82 +1,66 @@
-from types import SimpleNamespace
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
-from ray.exceptions import ActorDiedError, NodeDiedError
-from ray.train import PreemptionError, WorkerGroupError
-from ray.train.v2.api.preemption import PreemptionInfo
+from trial_events import START, Heard, make_epoch, make_spec, one_stage
 
 from dsgkd.errors import StorageError
 from dsgkd.study.dispatcher import WORKER_DEATHS, Dispatcher, Stage
-from dsgkd.study.trial import TrialSpec
+from dsgkd.study.messages import (
+    StorageFailed,
+    TrialFailed,
+    TrialFinished,
+    TrialStarted,
+    WorkerLost,
+)
+
+RUN = make_spec().run
 
 
-class WithItsNode(ActorDiedError):
-    def __str__(self):
-        return "The actor died because its node has died. Node Id: 1"
-
-
-class NoAnswer(Exception):
-    """As Ray Train wraps what it met when it asked a worker how it was."""
-
-    def __init__(self, failure):
-        self.health_check_failure = failure
-
-
-def of_train(*failures):
-    return WorkerGroupError("x", {rank: NoAnswer(error) for rank, error in enumerate(failures)})
-
-
-def spec_of(name):
-    return TrialSpec("s", name, 1, "search", "mlkd", None, "", "", None, "", "", False, workers=2)
-
-
-def report_of(epoch, **more):
-    return {"epoch": epoch, "score": 0.5, "best_score": 0.5, "done": False, **more}
-
-
-class TrialCallback:
-    def __init__(self):
-        self.heard = []
-
-    def started(self, spec):
-        self.heard.append((spec.trial_id, spec.attempt, "started"))
-
-    def reported(self, spec, report):
-        self.heard.append((spec.trial_id, spec.attempt, report["epoch"]))
-
-    def ended(self, spec, report, state, reason):
-        seconds = report["worker_seconds"]
-        self.heard.append((spec.trial_id, spec.attempt, state, reason, seconds))
+def spec_of(name, needs=(), **changes):
+    settings = {"trial_id": name, "run": RUN, "workers": 2, "needs": tuple(needs)}
+    return make_spec(**settings | changes)
 
 
 class Rig:
-    """A dispatcher, a clock, and stages of trials; plays Tune's part."""
+    """A dispatcher, a clock, and stages of trials; plays a backend's part."""
 
-    def __init__(self, *stages):
-        self.now, self.callback = 0.0, TrialCallback()
+    def __init__(self, *stages, **settings):
+        self.now, self.heard = 0.0, Heard()
         self.stages = [
-            Stage(f"stage-{at}", iter_of(names), callbacks=[self.callback])
+            Stage(
+                f"stage-{at}",
+                iter([spec_of(one) if isinstance(one, str) else one for one in names]),
+                callbacks=[self.heard],
+            )
             for at, names in enumerate(stages)
         ]
-        self.dispatcher = Dispatcher(iter(self.stages), clock=lambda: self.now)
+        self.dispatcher = Dispatcher(one_stage(*self.stages), **{"concurrent": 9} | settings)
+
+    @property
+    def at(self):
+        return START + timedelta(seconds=self.now)
+
+    def hand_out(self):
+        return self.dispatcher.next_trial(self.at)
 
     def start(self):
-        spec = self.dispatcher.hand_out()
+        spec = self.hand_out()
         if spec is not None:
-            self.dispatcher.on_trial_start(0, [], tune_trial(spec))
+            self.send(spec, TrialStarted())
         return spec
 
-    def lose(self, spec, error):
-        self.dispatcher.on_trial_error(0, [], tune_trial(spec, error))
+    def send(self, spec, message):
+        return self.dispatcher.receive(spec, message, self.at)
 
+    def epoch(self, spec, number, **changes):
+        return self.send(spec, make_epoch(spec, number, **{"finished": False} | changes))
 
-def iter_of(names):
-    specs = iter([spec_of(name) for name in names])
-    return lambda: next(specs, None)
+    def finish(self, spec):
+        return self.send(spec, TrialFinished())
 
-
-def tune_trial(spec, error=None):
-    return SimpleNamespace(config={"spec": spec}, get_pickled_error=lambda: error)
+    def lose(self, spec, with_node=False):
+        self.send(spec, WorkerLost(with_node))
 
 
 def test_a_stage_begins_when_the_one_before_has_nothing_left_or_running():
@@ -84,102 +68,102 @@ def test_a_stage_begins_when_the_one_before_has_nothing_left_or_running():
     a, b = rig.start(), rig.start()
     assert rig.start() is None
     assert not rig.dispatcher.exhausted
-    rig.dispatcher.report(a, report_of(1, done=True))
+    rig.finish(a)
     assert rig.start() is None  # b still runs
-    rig.dispatcher.report(b, report_of(1, done=True))
+    rig.finish(b)
     c = rig.start()
     assert c.trial_id == "c"
-    rig.dispatcher.report(c, report_of(1, done=True))
+    rig.finish(c)
     assert rig.start() is None
     assert rig.dispatcher.exhausted
 
 
-def test_every_second_is_charged_by_the_drivers_clock():
+def test_every_second_is_charged_from_the_start_to_the_end():
     rig = Rig(["a"])
     a = rig.start()
     rig.now = 5.0
-    rig.dispatcher.report(a, report_of(1))
+    rig.epoch(a, 1)
     rig.now = 8.0
-    rig.dispatcher.report(a, report_of(2, done=True))
-    assert rig.callback.heard[-1] == ("a", 1, "complete", "", 16.0)  # of two workers
+    rig.finish(a)
+    assert rig.heard.events[-1] == ("a", 1, "complete", "", 16.0)  # of two workers
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (ActorDiedError(), "its worker was lost"),
-        (NodeDiedError("x"), "its node was lost"),
-        (WithItsNode(), "its node was lost"),
-        (of_train(ActorDiedError(), ValueError()), "its worker was lost"),
-        (of_train(ValueError(), WithItsNode()), "its node was lost"),
-        (PreemptionError(PreemptionInfo(None, {})), "its node was lost"),
-        (None, "its worker was lost"),
-    ],
-)
-def test_a_lost_trial_is_preempted_and_handed_out_again_as_the_next_attempt(error, reason):
+@pytest.mark.parametrize("with_node", [True, False])
+def test_a_lost_trial_is_preempted_and_handed_out_again_as_the_next_attempt(with_node):
     rig = Rig(["a", "b"])
     a = rig.start()
     rig.now = 3.0
-    rig.dispatcher.report(a, report_of(1))
+    rig.epoch(a, 1)
     rig.now = 4.0
-    rig.lose(a, error)
-    assert rig.callback.heard[-1] == ("a", 1, "preempted", reason, 8.0)
+    rig.lose(a, with_node)
+    reason = f"its {'node' if with_node else 'worker'} was lost"
+    assert rig.heard.events[-1] == ("a", 1, "preempted", reason, 8.0)
     again = rig.start()
     assert (again.trial_id, again.attempt, again.known_epochs) == ("a", 2, 1)
+
+
+def test_what_a_lost_attempt_says_late_is_not_heard():
+    rig = Rig(["a"])
+    a = rig.start()
+    rig.lose(a)
+    again = rig.start()
+    assert rig.epoch(a, 1)
+    assert rig.finish(a)
+    assert rig.heard.events[-1] == ("a", 2, "started")
+    rig.finish(again)
+    assert rig.heard.ends[-1][:3] == ("a", 2, "complete")
 
 
 def test_nodes_may_be_lost_for_ever_but_not_workers():
     rig = Rig(["a"])
     spec = rig.start()
     for _ in range(3 * WORKER_DEATHS):
-        rig.lose(spec, NodeDiedError("x"))
+        rig.lose(spec, with_node=True)
         spec = rig.start()
     for _ in range(WORKER_DEATHS):
-        assert rig.callback.heard[-1][2] == "started"
-        rig.lose(spec, ActorDiedError())
+        assert rig.heard.events[-1][2] == "started"
+        rig.lose(spec)
         spec = rig.start()
     assert spec is None
-    assert rig.callback.heard[-1][2:4] == ("failed", "its worker died 5 times within an epoch")
+    assert rig.heard.events[-1][2:4] == ("failed", "its worker died 5 times within an epoch")
 
 
 def test_a_worker_that_cannot_start_is_given_up_and_written_down():
     rig = Rig(["a"])
     for _ in range(WORKER_DEATHS):
-        assert rig.callback.heard == []
-        rig.lose(rig.dispatcher.hand_out(), ActorDiedError())
-    assert rig.dispatcher.hand_out() is None
-    assert [heard[2] for heard in rig.callback.heard] == ["started", "failed"]
+        assert rig.heard.events == []
+        rig.lose(rig.hand_out())
+    assert rig.hand_out() is None
+    assert [event[2] for event in rig.heard.events] == ["started", "failed"]
 
 
 def test_a_worker_that_gets_on_between_its_deaths_is_not_given_up():
     rig = Rig(["a"])
     spec = rig.start()
     for epoch in range(1, 3 * WORKER_DEATHS):
-        rig.dispatcher.report(spec, report_of(epoch))
-        rig.lose(spec, ActorDiedError())
+        rig.epoch(spec, epoch)
+        rig.lose(spec)
         spec = rig.start()
-        assert rig.callback.heard[-1][2] == "started"
+        assert rig.heard.events[-1][2] == "started"
 
 
 def test_a_worker_lost_before_it_was_there_leaves_no_attempt():
     rig = Rig(["a"])
-    spec = rig.dispatcher.hand_out()
-    rig.lose(spec, ActorDiedError())
-    assert rig.callback.heard == []
+    spec = rig.hand_out()
+    rig.lose(spec)
+    assert rig.heard.events == []
     assert rig.start().attempt == 1
 
 
-def test_the_last_report_decides_how_a_trial_ended():
-    rig = Rig(["failed", "unclear", "silent"])
-    failed, unclear, silent = rig.start(), rig.start(), rig.start()
-    rig.dispatcher.report(failed, {"epoch": 0, "score": None, "done": True, "failure": "no data"})
-    rig.dispatcher.report(unclear, report_of(1, best_score=float("nan"), done=True))
-    rig.dispatcher.on_trial_complete(0, [], tune_trial(silent))
-    ends = [heard[2:4] for heard in rig.callback.heard if len(heard) == 5]
-    assert ends == [
+def test_the_last_message_decides_how_a_trial_ended():
+    rig = Rig(["failed", "unclear"])
+    failed, unclear = rig.start(), rig.start()
+    rig.send(failed, TrialFailed(reason="no data"))
+    rig.epoch(unclear, 1, best_objective=float("nan"), finished=True)
+    rig.finish(unclear)
+    assert [end[2:] for end in rig.heard.ends] == [
         ("failed", "no data"),
         ("failed", "its objective is not a number"),
-        ("failed", "it ended without a last report"),
     ]
 
 
@@ -187,21 +171,32 @@ def test_a_hopeless_trial_is_pruned():
     rig = Rig(["a"])
     rig.stages[0].should_stop = lambda spec: True
     a = rig.start()
-    assert rig.dispatcher.report(a, report_of(3))
-    assert rig.callback.heard[-1][2:4] == ("pruned", "below the others after epoch 3")
-    assert rig.dispatcher.report(a, report_of(4))  # whatever comes late
-    assert len(rig.callback.heard) == 3
+    assert rig.epoch(a, 3)
+    assert rig.heard.events[-1][2:4] == ("pruned", "below the others after epoch 3")
+    assert rig.epoch(a, 4)  # whatever comes late
+    assert len(rig.heard.events) == 3
+
+
+def test_a_trial_that_has_finished_its_last_epoch_is_complete_whatever_its_score():
+    rig = Rig(["a"])
+    rig.stages[0].should_stop = lambda spec: True
+    rig.stages[0].exceeded = lambda at: None if rig.now == 0 else "max-hours 1"
+    a = rig.start()
+    rig.now = 1.0
+    assert not rig.epoch(a, 4, finished=True)
+    rig.finish(a)
+    assert rig.heard.ends == [("a", 1, "complete", "")]
 
 
 def test_a_limit_ends_a_stage_and_not_the_next():
     rig = Rig(["a", "b", "c"], ["d"])
     a, b = rig.start(), rig.start()
-    rig.stages[0].exceeded = lambda: "max-hours 1"
-    assert rig.dispatcher.report(a, report_of(1))
+    rig.stages[0].exceeded = lambda at: "max-hours 1"
+    assert rig.epoch(a, 1)
     assert rig.start() is None  # c is not begun, b still runs
-    assert rig.dispatcher.report(b, report_of(1))
-    ends = [heard[:4] for heard in rig.callback.heard if len(heard) == 5]
-    assert ends == [(name, 1, "preempted", "the study reached max-hours 1") for name in ("a", "b")]
+    assert rig.epoch(b, 1)
+    reason = "the study reached max-hours 1"
+    assert rig.heard.ends == [(name, 1, "preempted", reason) for name in ("a", "b")]
     assert rig.stages[0].limit == "max-hours 1"
     assert rig.start().trial_id == "d"
     assert rig.stages[1].limit is None
@@ -210,37 +205,142 @@ def test_a_limit_ends_a_stage_and_not_the_next():
 def test_an_interruption_ends_what_is_open():
     rig = Rig(["a", "b"])
     rig.start()
-    rig.dispatcher.hand_out()  # its worker is not there yet
-    rig.dispatcher.interrupt()
-    ends = [heard[:4] for heard in rig.callback.heard if len(heard) == 5]
-    assert ends == [("a", 1, "preempted", "the study was interrupted")]
+    rig.hand_out()  # its worker is not there yet
+    rig.dispatcher.close(rig.at)
+    assert rig.heard.ends == [("a", 1, "preempted", "the study was interrupted")]
 
 
 def test_a_trial_that_not_all_have_heard_of_yet_is_ended_for_none():
     rig = Rig(["a"])
-    second = TrialCallback()
-    rig.stages[0].callbacks = [rig.callback, second]
-    second.started = raise_interrupt
+    second = Heard()
+    rig.stages[0].callbacks = [rig.heard, second]
+    second.on_start = raise_interrupt
     with pytest.raises(KeyboardInterrupt):
         rig.start()
-    rig.dispatcher.interrupt()
-    assert [heard[2] for heard in rig.callback.heard] == ["started"]
+    rig.dispatcher.close(rig.at)
+    assert [event[2] for event in rig.heard.events] == ["started"]
 
 
-def raise_interrupt(spec):
+def raise_interrupt(spec, at):
     raise KeyboardInterrupt
 
 
 def test_a_place_that_cannot_be_written_stops_the_study_and_fails_no_trial():
     rig = Rig(["a"])
     a = rig.start()
-    report = {
-        "epoch": 0,
-        "score": None,
-        "done": True,
-        "failure": "x",
-        "unwritable": ("/d", "f", "r"),
-    }
     with pytest.raises(StorageError, match="/d: f: r"):
-        rig.dispatcher.report(a, report)
-    assert rig.callback.heard[-1][2] == "preempted"
+        rig.send(a, StorageFailed("/d", "f", "r"))
+    assert rig.heard.events[-1][2] == "preempted"
+
+
+# Links: trials that make what others start from.
+
+
+def link(name, needs=(), **changes):
+    return spec_of(name, needs, stage="link", key=name, **changes)
+
+
+def chain():
+    first = link("link-1")
+    return first, link("link-2", [first])
+
+
+def test_a_link_is_made_once_before_those_that_need_it_and_others_go_on():
+    first = link("link-1")
+    rig = Rig([spec_of("a", [first]), "b", spec_of("c", [first])])
+    made, other = rig.start(), rig.start()
+    assert (made.trial_id, other.trial_id) == ("link-1", "b")
+    assert rig.start() is None  # a and c wait, and hold no worker
+    rig.epoch(made, 1)
+    rig.finish(made)
+    assert [rig.start().trial_id, rig.start().trial_id] == ["a", "c"]
+    assert [event[0] for event in rig.heard.events if event[2] == "started"] == [
+        *("link-1", "b", "a", "c")
+    ]
+
+
+def test_the_links_of_a_chain_are_made_one_after_the_other():
+    first, second = chain()
+    rig = Rig([spec_of("a", [first, second])])
+    for name in ("link-1", "link-2", "a"):
+        spec = rig.start()
+        assert spec.trial_id == name
+        assert rig.start() is None
+        rig.finish(spec)
+    assert rig.start() is None
+    assert rig.dispatcher.exhausted
+
+
+def test_no_more_trials_are_asked_for_than_run_at_a_time():
+    """Who asks a search for all of its trials before one has ended gets them drawn at random."""
+    first = link("link-1")
+    asked = []
+
+    def trials():
+        for name in "abcdef":
+            asked.append(name)
+            yield spec_of(name, [first])
+
+    rig = Rig([], concurrent=2)
+    rig.stages[0].trials = trials()
+    made = rig.start()
+    assert rig.start() is None
+    assert asked == ["a", "b"]
+    rig.finish(made)
+    assert rig.start().trial_id == "a"
+
+
+def test_a_link_that_fails_fails_those_that_need_it_with_one_reason():
+    first, second = chain()
+    rig = Rig([spec_of("a", [first, second]), spec_of("b", [first]), "c"])
+    made = rig.start()
+    rig.start()
+    assert rig.start() is None
+    rig.send(made, TrialFailed(reason="no text"))
+    reason = "its link-1 failed: no text"
+    assert rig.heard.ends == [
+        ("link-1", 1, "failed", "no text"),
+        ("a", 1, "failed", reason),
+        ("b", 1, "failed", reason),
+    ]
+    assert rig.heard.events[-1][4] == 0.0  # and costs nothing
+
+
+def test_a_link_is_neither_pruned_nor_forgotten_when_its_worker_is_lost():
+    first = link("link-1")
+    rig = Rig([spec_of("a", [first])])
+    rig.stages[0].should_stop = lambda spec: True
+    made = rig.start()
+    assert not rig.epoch(made, 1)
+    rig.lose(made)
+    again = rig.start()
+    assert (again.trial_id, again.attempt, again.known_epochs) == ("link-1", 2, 1)
+    rig.finish(again)
+    assert rig.start().trial_id == "a"
+
+
+def test_a_link_that_a_limit_cut_off_goes_on_in_the_next_stage():
+    first = link("link-1")
+    rig = Rig([spec_of("a", [first])], [spec_of("b", [first])])
+    made = rig.start()
+    rig.stages[0].exceeded = lambda at: "max-hours 1"
+    assert rig.epoch(made, 2)
+    again = rig.start()
+    assert (again.trial_id, again.attempt, again.known_epochs) == ("link-1", 2, 2)
+    rig.finish(again)
+    assert rig.start().trial_id == "b"
+
+
+def test_what_is_known_of_links_from_before_holds():
+    first, second = chain()
+    made = Rig([spec_of("a", [first, second])], made=["link-1"])
+    assert made.start().trial_id == "link-2"
+    broken = Rig([spec_of("a", [first, second])], broken={"link-1": "no text"})
+    assert broken.start() is None
+    assert broken.heard.ends == [("a", 1, "failed", "its link-1 failed: no text")]
+
+
+def test_a_spec_is_not_copied():
+    spec = spec_of("a")
+    assert replace(spec, attempt=2) != spec
+    assert spec.__deepcopy__({}) is spec

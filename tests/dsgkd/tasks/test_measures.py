@@ -12,11 +12,11 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from dsgkd.ledger.measures import improvement
 from dsgkd.tasks.measures import (
     MEASURES,
     expected_calibration_error,
     f1_threshold,
-    improvement,
     measures,
 )
 
@@ -84,7 +84,7 @@ def test_measures_agree_with_scikit_learn(classes: int) -> None:
         "brier": brier_score_loss(labels, scores),
     }
     assert {name: measured[name] for name in expected} == pytest.approx(expected)
-    assert tuple(measured) == MEASURES
+    assert tuple(measured) == tuple(MEASURES)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -163,5 +163,6 @@ def test_better_is_larger_after_the_sign_is_set(measure: str) -> None:
     good = measures(labels, binary(0.1, 0.9, 0.1, 0.9, 0.1, 0.9))[measure]
     bad = measures(labels, binary(0.9, 0.1, 0.8, 0.3, 0.9, 0.6))[measure]
 
-    assert improvement(measure, good) > improvement(measure, bad)
-    assert improvement(measure, improvement(measure, good)) == good
+    direction = MEASURES[measure]
+    assert improvement(good, direction) > improvement(bad, direction)
+    assert improvement(improvement(good, direction), direction) == good

@@ -35,7 +35,7 @@ def outcome(config: RunConfig, cache: Path, folder: Path) -> None:
 
 def interrupted(config: RunConfig, cache: Path, folder: Path) -> None:
     """Die at the fifth batch of the second epoch, and go on in the same processes."""
-    original, seen = loop._batches, 0
+    original, seen = loop.training_batches, 0
 
     def batches(*args: Any, **kwargs: Any) -> Iterator[Batch]:
         nonlocal seen
@@ -45,10 +45,10 @@ def interrupted(config: RunConfig, cache: Path, folder: Path) -> None:
                 raise MemoryError
             yield batch
 
-    loop._batches = batches
+    loop.training_batches = batches
     with pytest.raises(MemoryError):
         list(train(open_run(config, cache), Checkpoints(folder)))
-    loop._batches = original
+    loop.training_batches = original
     outcome(config, cache, folder)
 
 

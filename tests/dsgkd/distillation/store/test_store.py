@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from distilling import batches_of
 from s3_server import endpoint as endpoint
 from s3_server import new_bucket
 
-from dsgkd.alignment.batches import training_batches
 from dsgkd.distillation.store import populate as filling
 from dsgkd.distillation.store import shard
 from dsgkd.distillation.store.populate import chunks, populate, populate_chunk, words_needed
@@ -23,96 +23,102 @@ from dsgkd.distillation.teachers.teacher import LiveTeacher, StoredTeacher
 from dsgkd.errors import InputError
 from dsgkd.models.taps import TapRequest
 from dsgkd.storage.location import Location
-from dsgkd.training.run import open_notes
+from dsgkd.training.opening import open_notes
 
 REQUEST = TapRequest((0, 2), (1,))
 PARTS = kinds_of(REQUEST)
 
 
 @pytest.fixture(scope="module")
-def notes(make_config, cache):
-    return open_notes(make_config(teacher="teacher"), cache)[0].split("train")
+def texts(make_config, cache):
+    return open_notes(make_config(teacher="teacher"), cache).split("train")
 
 
 @pytest.fixture
-def filled(tmp_path, notes, make_model):
-    """A store of several shards, the notes' words, and how it is filled again."""
-    states = States(ShardStorage(tmp_path / "store"), "teacher-a")
-    words, model = words_needed(notes, 32), make_model()
+def view(texts):
+    """The teacher's view of the texts."""
+    return texts.teachers[0]
+
+
+@pytest.fixture
+def words(texts):
+    """How many of the teacher's words are stored of each text."""
+    return words_needed(texts.alignments[0], 32)
+
+
+@pytest.fixture
+def filled(tmp_path, view, words, make_model):
+    """A store of several shards, and how it is filled again."""
+    states, model = States(ShardStorage(tmp_path / "store"), "teacher-a"), make_model()
 
     def repair():
-        return populate(states, notes, words, PARTS, lambda: model, False)
+        return populate(states, view, words, PARTS, lambda: model, False)
 
-    for rows in np.array_split(np.arange(len(notes)), 3):
-        populate_chunk(states, notes, rows[words[rows] > 0], words, PARTS, model, False)
+    for rows in np.array_split(np.arange(len(view)), 3):
+        populate_chunk(states, view, rows[words[rows] > 0], words, PARTS, model, False)
     states.reopen()
-    return states, words, repair
+    return states, repair
 
 
-def expected(notes, make_model):
-    teacher = LiveTeacher(make_model(), REQUEST)
-    return [teacher.word_states(batch).hidden[2] for batch in training_batches(notes, 8, 32, 0, 0)]
+def assert_answers(states, repair, texts, make_model):
+    live, stored = LiveTeacher(make_model(), REQUEST), StoredTeacher(states, REQUEST, repair)
+    for batch in batches_of(texts):
+        one, other = (t.word_states(batch.pairs[0]).hidden[2] for t in (stored, live))
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
-def assert_answers(states, repair, notes, make_model):
-    teacher = StoredTeacher(states, REQUEST, repair)
-    batches = training_batches(notes, 8, 32, 0, 0)
-    for batch, hidden in zip(batches, expected(notes, make_model), strict=True):
-        torch.testing.assert_close(
-            teacher.word_states(batch).hidden[2], hidden, rtol=1e-3, atol=1e-5
-        )
-
-
-def test_what_is_there_is_not_computed_again(filled, notes):
-    states, words, _ = filled
+def test_what_is_there_is_not_computed_again(filled, view, words):
+    states, _ = filled
     assert len(states.shards) == 3
-    assert not len(states.missing(notes.keys, words, PARTS))
-    assert populate(states, notes, words, PARTS, lambda: pytest.fail("loaded"), False) is False
+    assert not len(states.missing(view.keys, words, PARTS))
+    assert populate(states, view, words, PARTS, lambda: pytest.fail("loaded"), False) is False
 
 
-def test_only_what_is_missing_is_computed(filled, notes, make_model, monkeypatch):
-    states, words, repair = filled
+def test_only_what_is_missing_is_computed(filled, texts, view, words, make_model, monkeypatch):
+    states, repair = filled
     lost = states.shards[1]
     lost.path.unlink()
     states.reopen()
-    missing = states.missing(notes.keys, words, PARTS)
-    assert sorted(notes.keys[missing]) == sorted(lost.keys)
+    missing = states.missing(view.keys, words, PARTS)
+    assert sorted(view.keys[missing]) == sorted(lost.keys)
     read = []
     batches = filling.teacher_batches
 
-    def spy(notes, rows, *rest):
+    def spy(view, rows, *rest):
         read.extend(rows)
-        return batches(notes, rows, *rest)
+        return batches(view, rows, *rest)
 
     monkeypatch.setattr(filling, "teacher_batches", spy)
     assert repair()
     assert sorted(read) == sorted(missing)
-    assert_answers(states, repair, notes, make_model)
+    assert_answers(states, repair, texts, make_model)
 
 
-def test_a_layer_and_words_that_are_asked_for_later_are_added(filled, notes, make_model):
-    states, words, repair = filled
+def test_a_layer_and_words_that_are_asked_for_later_are_added(
+    filled, texts, view, words, make_model
+):
+    states, repair = filled
     more = (*PARTS, StateKind("hidden", 3))
-    assert len(states.missing(notes.keys, words, more)) == (words > 0).sum()
-    assert populate(states, notes, words, (StateKind("hidden", 3),), make_model, False)
-    assert not len(states.missing(notes.keys, words, more))
+    assert len(states.missing(view.keys, words, more)) == (words > 0).sum()
+    assert populate(states, view, words, (StateKind("hidden", 3),), make_model, False)
+    assert not len(states.missing(view.keys, words, more))
     few = States(ShardStorage(states.storage.folder.parent / "few"), "teacher-a")
-    populate(few, notes, np.minimum(words, 1), PARTS, make_model, False)
+    populate(few, view, np.minimum(words, 1), PARTS, make_model, False)
     longer = np.flatnonzero(words > 1)
-    assert few.missing(notes.keys, words, PARTS).tolist() == longer.tolist()
-    populate(few, notes, words, PARTS, make_model, False)
-    assert_answers(few, repair, notes, make_model)
+    assert few.missing(view.keys, words, PARTS).tolist() == longer.tolist()
+    populate(few, view, words, PARTS, make_model, False)
+    assert_answers(few, repair, texts, make_model)
 
 
 def test_two_students_share_what_one_teacher_said(make_config, cache, tmp_path, make_model):
     """The rows' keys depend on the teacher's reading alone."""
     one, two = (
-        open_notes(make_config(student=student, teacher="teacher"), tmp)[0].split("train")
+        open_notes(make_config(student=student, teacher="teacher"), tmp).split("train").teachers[0]
         for student, tmp in (("student", cache), ("long-student", tmp_path))
     )
     assert np.array_equal(one.keys, two.keys)
-    shorter = open_notes(make_config(teacher="teacher", max_length=12), cache)[0].split("train")
-    same = one.keys == shorter.keys
+    shorter = open_notes(make_config(teacher="teacher", max_length=12), cache).split("train")
+    same = one.keys == shorter.teachers[0].keys
     assert same.any()
     assert not same.all()
 
@@ -148,13 +154,13 @@ def damage(path: Path, how: str) -> None:
     "how", ["truncated", "empty", "state", "index", "header", "garbage", "shape", "foreign"]
 )
 def test_a_damaged_or_foreign_shard_is_never_used_and_is_computed_anew(
-    how, filled, notes, make_model
+    how, filled, texts, view, words, make_model
 ):
-    states, words, _ = filled
+    states, _ = filled
     victim = states.shards[0].path
     if how == "foreign":
         other = States(ShardStorage(states.storage.folder.parent / "other"), "teacher-b")
-        populate(other, notes, words, PARTS, lambda: make_model(seed=9), False)
+        populate(other, view, words, PARTS, lambda: make_model(seed=9), False)
         victim.unlink()
         other.shards[0].path.rename(victim)
     else:
@@ -162,20 +168,20 @@ def test_a_damaged_or_foreign_shard_is_never_used_and_is_computed_anew(
     opened = States(ShardStorage(states.storage.folder), "teacher-a")
 
     def mend_opened():
-        return populate(opened, notes, words, PARTS, make_model, False)
+        return populate(opened, view, words, PARTS, make_model, False)
 
     if how != "state":  # all else shows when the file is opened
         assert [refused.path for refused in opened.refused] == [victim]
-        assert len(opened.missing(notes.keys, words, PARTS))
+        assert len(opened.missing(view.keys, words, PARTS))
         mend_opened()
         assert not opened.refused
-    assert_answers(opened, mend_opened, notes, make_model)
-    assert not len(opened.missing(notes.keys, words, PARTS))
+    assert_answers(opened, mend_opened, texts, make_model)
+    assert not len(opened.missing(view.keys, words, PARTS))
 
 
 def test_every_single_flipped_bit_is_noticed(filled):
     """Of one shard, at random places in header, index and states."""
-    states, _, _ = filled
+    states, _ = filled
     path = states.shards[0].path
     content = path.read_bytes()
     draw = np.random.default_rng(0)
@@ -196,12 +202,11 @@ def test_every_single_flipped_bit_is_noticed(filled):
 
 
 def test_a_kill_between_chunks_loses_the_chunk_under_way_only(
-    notes, make_model, tmp_path, monkeypatch
+    view, words, make_model, tmp_path, monkeypatch
 ):
     states = States(ShardStorage(tmp_path), "teacher-a")
-    words = words_needed(notes, 32)
     monkeypatch.setattr(filling, "SHARD_BYTES", 2500)
-    size = bytes_needed(PARTS, make_model().config, words, notes.teacher.lengths)
+    size = bytes_needed(PARTS, make_model().config, words, view.lengths)
     assert size > 7500
     written, write = [], filling.write_shard
 
@@ -213,26 +218,26 @@ def test_a_kill_between_chunks_loses_the_chunk_under_way_only(
 
     monkeypatch.setattr(filling, "write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
-        populate(states, notes, words, PARTS, make_model, False)
+        populate(states, view, words, PARTS, make_model, False)
     again = States(ShardStorage(tmp_path), "teacher-a")
     assert [shard.path for shard in again.shards] == sorted(written)
     monkeypatch.setattr(filling, "write_shard", write)
-    before = len(again.missing(notes.keys, words, PARTS))
+    before = len(again.missing(view.keys, words, PARTS))
     assert 0 < before < (words > 0).sum()
-    populate(again, notes, words, PARTS, make_model, False)
-    assert not len(again.missing(notes.keys, words, PARTS))
+    populate(again, view, words, PARTS, make_model, False)
+    assert not len(again.missing(view.keys, words, PARTS))
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
 
 
-def test_processes_that_want_the_same_wait_for_the_first(notes, make_model, tmp_path):
-    words, loads = words_needed(notes, 32), []
+def test_processes_that_want_the_same_wait_for_the_first(view, words, make_model, tmp_path):
+    loads = []
 
     def load():
         loads.append(1)
         return make_model()
 
     def work():
-        populate(States(ShardStorage(tmp_path), "teacher-a"), notes, words, PARTS, load, False)
+        populate(States(ShardStorage(tmp_path), "teacher-a"), view, words, PARTS, load, False)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -242,27 +247,29 @@ def test_processes_that_want_the_same_wait_for_the_first(notes, make_model, tmp_
     assert len(loads) == 1
 
 
-def test_the_size_is_known_beforehand_to_the_byte(filled, notes, make_model):
-    states, words, _ = filled
+def test_the_size_is_known_beforehand_to_the_byte(filled, view, words, make_model):
+    states, _ = filled
     stored = sum(array.nbytes for one in states.shards for array in one.states.values())
-    size = bytes_needed(PARTS, make_model().config, words, notes.teacher.lengths)
+    size = bytes_needed(PARTS, make_model().config, words, view.lengths)
     assert stored == size
     rows = np.flatnonzero(words > 0)
-    cut = chunks(notes, rows, words, PARTS, make_model().config, workers=3)
+    cut = chunks(view, rows, words, PARTS, make_model().config, workers=3)
     assert len(cut) == 6
     assert np.array_equal(np.concatenate(cut), rows)
 
 
-def test_object_storage_is_read_through_a_copy_on_each_node(notes, make_model, tmp_path, endpoint):
+def test_object_storage_is_read_through_a_copy_on_each_node(
+    texts, view, words, make_model, tmp_path, endpoint
+):
     """Shards are mapped from the node's copy."""
-    bucket, words = Location(new_bucket(endpoint)), words_needed(notes, 32)
+    bucket = Location(new_bucket(endpoint))
     uri = bucket.child("teacher").root
     first = States(ShardStorage(tmp_path / "node-1", uri), "teacher-a")
     first.storage.describe({"teacher": "a"})
-    populate(first, notes, words, PARTS, make_model, False)
+    populate(first, view, words, PARTS, make_model, False)
 
     second = States(ShardStorage(tmp_path / "node-2", uri), "teacher-a")
-    assert not len(second.missing(notes.keys, words, PARTS))
+    assert not len(second.missing(view.keys, words, PARTS))
     assert all(one.path.is_relative_to(tmp_path / "node-2") for one in second.shards)
     assert (tmp_path / "node-2" / "teacher.json").exists()
 
@@ -271,9 +278,9 @@ def test_object_storage_is_read_through_a_copy_on_each_node(notes, make_model, t
     third = States(ShardStorage(tmp_path / "node-2", uri), "teacher-a")
 
     def repair():
-        return populate(third, notes, words, PARTS, make_model, False)
+        return populate(third, view, words, PARTS, make_model, False)
 
-    assert_answers(third, repair, notes, make_model)
+    assert_answers(third, repair, texts, make_model)
     store = StoreConfig(bucket.root, str(tmp_path / "nodes"))
     ((name, storage),) = folders(store, tmp_path)
     assert name == "teacher"
@@ -290,7 +297,7 @@ def test_storage_that_cannot_be_reached_is_a_users_error(tmp_path):
 
 
 def test_files_are_closed_to_others(filled):
-    states, _, _ = filled
+    states, _ = filled
     assert {path.stat().st_mode & 0o077 for path in states.storage.folder.iterdir()} == {0}
     assert states.storage.folder.stat().st_mode & 0o077 == 0
 
@@ -312,6 +319,13 @@ def test_numbers_beyond_float16_are_cut_off_not_infinite(tmp_path):
         tmp_path, "t", one, one, one, {StateKind("hidden", 1): np.array([[1e9, -1e9, 3.0]])}
     )
     assert Shard(path, "t").states[StateKind("hidden", 1)].tolist() == [[65504.0, -65504.0, 3.0]]
+
+
+def test_words_are_stored_up_to_the_last_that_is_transferred(texts):
+    (alignment,) = texts.alignments
+    for most in (1, 2, 32):
+        for words, needed in zip(alignment.words, words_needed(alignment, most), strict=True):
+            assert needed == max((word[4] + 1 for word in words[:most].tolist()), default=0)
 
 
 def test_requests_and_parts_are_the_same_thing_said_twice():

@@ -4,24 +4,26 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from distilling import distiller_of, losses_of
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import BertConfig, BertForSequenceClassification
 
-from dsgkd.alignment.batches import Batch
+from dsgkd.alignment.batch import Pair
 from dsgkd.data.sources import DataConfig
-from dsgkd.distillation.distiller import DistillationConfig, Distiller
+from dsgkd.distillation.config import DistillationConfig
 from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.distillation.teachers import source as teachers
 from dsgkd.distillation.teachers.shuffled import ShuffledTeacher
 from dsgkd.distillation.teachers.source import choose, readable
 from dsgkd.errors import InputError
-from dsgkd.models import hub as zoo
+from dsgkd.models import hub
 from dsgkd.models.fingerprint import fingerprint
 from dsgkd.models.taps import WordStates
-from dsgkd.storage.checkpoint import load_state
+from dsgkd.storage.checkpoint import Checkpoints
+from dsgkd.training.config import paper_preset
 from dsgkd.training.loop import BEST, LAST, train
+from dsgkd.training.opening import open_run
 from dsgkd.training.prefetch import ahead
-from dsgkd.training.run import open_run, paper_preset
 
 TERMS = {"alpha": 2.0, "beta": 1.0, "mapping": "uniform+emb"}
 
@@ -36,7 +38,7 @@ def forget():
     teachers.open_states.cache_clear()
 
 
-@pytest.mark.parametrize("form", ["standard", "paper", "shuffled"])
+@pytest.mark.parametrize("form", ["standard", "paper", "shuffled", "two teachers"])
 def test_stored_and_live_teacher_train_the_same_student(form, make_config, cache, tmp_path):
     found = {}
     for kind in ("live", "stored"):
@@ -45,13 +47,17 @@ def test_stored_and_live_teacher_train_the_same_student(form, make_config, cache
             config = make_config("long-student", "long-teacher", {"teacher_store": kind})
             config = paper_preset(config)
             config = replace(config, optimisation=replace(config.optimisation, epochs=2))
+        if form == "two teachers":
+            terms = TERMS | {"teacher_store": kind, "mapping": "uniform;last-1+emb"}
+            config = make_config("still-student", "teacher+long-teacher", terms)
         if form == "shuffled":
             config = replace(config, distillation=replace(config.distillation, shuffled=True))
         run = open_run(config, cache, StoreConfig(str(tmp_path / "store")))
-        results = list(train(run, tmp_path / kind))
-        weights = load_state(tmp_path / kind / BEST)["student"]
-        found[kind] = ([result.train for result in results], weights)
-        assert run.teacher.store == ("off" if kind == "live" else "miss")
+        results = list(train(run, Checkpoints(tmp_path / kind)))
+        weights = Checkpoints(tmp_path / kind).load(BEST)["student"]
+        found[kind] = ([result.weighted for result in results], weights)
+        assert {t.store for t in run.teachers} == {"off" if kind == "live" else "miss"}
+        assert len(run.teachers) == 1 + (form == "two teachers")
     for live, stored in zip(found["live"][0], found["stored"][0], strict=True):
         assert stored == pytest.approx(live, rel=1e-3)
     for name, weight in found["live"][1].items():
@@ -64,14 +70,14 @@ def test_the_second_run_finds_the_store_and_needs_no_model(
     store = StoreConfig(str(tmp_path / "store"))
     uses = []
     loaded = []
-    load = zoo.load_model
+    load = hub.load_model
     monkeypatch.setattr(teachers, "load_model", lambda *a, **k: loaded.append(a) or load(*a, **k))
-    wide = {"mapping": "uniform+emb", "beta": 1.0, "cs_max_len": 32}
-    narrow = {"mapping": "last-1", "alpha": 7.0, "cs_max_len": 2}
+    wide = {"mapping": "uniform+emb", "beta": 1.0, "max_transfer_words": 32}
+    narrow = {"mapping": "last-1", "alpha": 7.0, "max_transfer_words": 2}
     for distillation in (wide, narrow, wide):
         config = make_config("student", "teacher", distillation | {"teacher_store": "stored"})
         teachers.open_states.cache_clear()
-        uses.append(open_run(config, cache, store).teacher.store)
+        uses.append(open_run(config, cache, store).teachers[0].store)
     assert uses == ["miss", "hit", "hit"]
     assert len(loaded) == 1
 
@@ -147,15 +153,20 @@ def test_notes_without_a_word_to_transfer_need_no_store(make_config, cache, tmp_
     ]
     path.write_text("\n".join(["split,text,label", *rows]), encoding="utf-8")
     config = make_config("student", "teacher", TERMS | {"teacher_store": "stored"})
-    run = open_run(replace(config, data=DataConfig(str(path))), cache)
-    assert run.teacher.why == "live teacher: no text has a word to transfer"
-    assert [result.train["loss_hidden"] for result in train(run, tmp_path / "run")] == [0, 0, 0]
+    run = open_run(replace(config, data=DataConfig(path=str(path))), cache)
+    assert run.teachers[0].why == "live teacher: no text has a word to transfer"
+    results = train(run, Checkpoints(tmp_path / "run"))
+    assert [result.weighted["hidden"] for result in results] == [0, 0, 0]
 
 
 def test_a_damaged_store_is_mended_in_the_middle_of_a_run(make_config, cache, tmp_path, forget):
     store = StoreConfig(str(tmp_path / "store"))
     config = make_config("still-student", "teacher", TERMS | {"teacher_store": "stored"})
-    expected = [r.train for r in train(open_run(config, cache, store), tmp_path / "whole")]
+
+    def losses(name, run):
+        return [result.weighted for result in train(run, Checkpoints(tmp_path / name))]
+
+    expected = losses("whole", open_run(config, cache, store))
     (shard,) = (tmp_path / "store").glob("*/*.safetensors")
     content = bytearray(shard.read_bytes())
     content[-200] ^= 0x40
@@ -164,8 +175,8 @@ def test_a_damaged_store_is_mended_in_the_middle_of_a_run(make_config, cache, tm
     teachers.open_states.cache_clear()
 
     run = open_run(config, cache, store)
-    assert run.teacher.store == "hit"  # nothing shows until that text is read
-    assert [r.train for r in train(run, tmp_path / "mended")] == expected
+    assert run.teachers[0].store == "hit"  # nothing shows until that text is read
+    assert losses("mended", run) == expected
     assert shard.read_bytes() != bytes(content)
 
 
@@ -175,12 +186,13 @@ def test_a_resumed_run_with_a_stored_teacher_is_the_same_to_the_bit(
 ):
     terms = TERMS | {"teacher_store": "stored", "shuffled": shuffled}
     config = make_config("student", "teacher", terms)
-    list(train(open_run(config, cache), tmp_path / "whole"))
-    first = train(open_run(config, cache), tmp_path / "cut")
+    whole, cut = (Checkpoints(tmp_path / name) for name in ("whole", "cut"))
+    list(train(open_run(config, cache), whole))
+    first = train(open_run(config, cache), cut)
     next(first)
     first.close()
-    list(train(open_run(config, cache), tmp_path / "cut"))
-    one, two = (load_state(tmp_path / name / LAST)["distiller"] for name in ("whole", "cut"))
+    list(train(open_run(config, cache), cut))
+    one, two = (checkpoints.load(LAST)["distiller"] for checkpoints in (whole, cut))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
@@ -188,7 +200,7 @@ def test_a_resumed_run_with_a_stored_teacher_is_the_same_to_the_bit(
 class _Says:
     states: WordStates
 
-    def word_states(self, batch: Batch) -> WordStates:
+    def word_states(self, pair: Pair) -> WordStates:
         return self.states
 
 
@@ -206,22 +218,25 @@ def test_a_step_never_waits_for_the_device(attention, shuffled, make_batch):
     )
     config._attn_implementation = attention
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        student = BertForSequenceClassification(config)
-        distiller = Distiller(
-            student, DistillationConfig("t", alpha=1.0, beta=1.0), ((1, 1), (2, 2)), 32, 32
+        student, teacher = (
+            BertForSequenceClassification(config),
+            BertForSequenceClassification(config),
         )
+        both = DistillationConfig("t", alpha=1.0, beta=1.0)
+        distiller, _ = distiller_of(both, student, teacher)
         on_device = batch.each(fake.from_tensor)
-        words = batch.word_mask.shape[1]
-        taught = WordStates(
+        (pair,) = on_device.pairs
+        words = pair.mask.shape[1]
+        said = WordStates(
             {layer: torch.randn(4, words, 32) for layer in (1, 2)},
             {layer: torch.rand(4, 4, words, words) for layer in (1, 2)},
         )
         with pytest.raises(Exception, match=r"data-dependent|DataDependent|aten._local_scalar"):
-            int(on_device.word_mask.sum())
-        if shuffled:
-            taught = ShuffledTeacher(_Says(taught), 1).word_states(on_device)
-        losses = distiller(on_device, taught, 4.0, on_device.word_mask.sum())
-        sum(losses).backward()
+            int(pair.mask.sum())
+        provider = ShuffledTeacher(_Says(said), 1) if shuffled else _Says(said)
+        losses = losses_of(distiller, [provider], on_device)
+        assert list(losses) == ["ce", "hidden", "attention"]
+        sum(losses.values()).backward()
         torch.nn.utils.clip_grad_norm_(distiller.parameters(), 1.0)
 
 

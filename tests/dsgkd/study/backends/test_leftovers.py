@@ -1,4 +1,4 @@
-"""What is left of trials that failed or were stopped? Nothing."""
+"""Nothing is left of trials that failed or were stopped."""
 
 import os
 import time
@@ -9,11 +9,16 @@ import pytest
 import ray
 from matrix import descendants
 from ray.util import placement_group_table
+from trial_events import one_stage
 
-from dsgkd.study.backends.tune import run_trials
+from dsgkd.study.backends.ray_train import RayTrainBackend
+from dsgkd.study.backends.tune import TuneBackend
+from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.config import ClusterConfig
-from dsgkd.study.dispatcher import Stage
+from dsgkd.study.dispatcher import Dispatcher, Stage
 from dsgkd.study.manifest import StudyManifest
+from dsgkd.study.messages import TrialFailed
+from dsgkd.study.spec import PlannedTrial
 from dsgkd.study.stages import spec_of
 from dsgkd.study.trial import trial_steps
 from dsgkd.training.workers import Workers
@@ -27,7 +32,7 @@ def left():
     in_use = ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0.0)
     # Ray keeps a few processes for the next task; they are called IDLE.
     names = [process_name(pid) for pid in descendants(os.getpid())]
-    ours = ("TrialActor", "RayTrainWorker", "DistributedTrial", "TrainController", "Exchange")
+    ours = ("TrialActor", "RayTrainWorker", "DistributedTrial", "TrainController", "EpochBarrier")
     trials = [name for name in names if name.startswith("ray::") and any(o in name for o in ours)]
     return len(groups), in_use, len(trials)
 
@@ -45,41 +50,29 @@ def test_failed_and_stopped_trials_leave_no_processes_groups_or_folders(
     local_ray, make_study, make_config, workers
 ):
     config = make_study("stopped", cluster=ClusterConfig(workers_per_trial=workers))
-    record = StudyManifest(config)
-    run = make_config(teacher="teacher")
+    manifest, run = StudyManifest(config), make_config(teacher="teacher")
     before = left()
     counts, states = [], []
-    specs = iter(
-        replace(spec_of(config, record, "search", "mlkd", name, run), study_id="s")
-        for name in ("fails", "slow")
-    )
+    planned = [PlannedTrial("search", "mlkd", name, run) for name in ("fails", "slow")]
+    specs = iter([replace(spec_of(config, manifest, one), study_id="s") for one in planned])
 
     def steps(spec):
         if spec.trial_id == "fails" and Workers.current().rank == workers - 1:
             # Where there are two, the other one waits for this one and would wait for ever.
-            yield {"epoch": 0, "score": None, "failure": "out of luck", "done": True}
+            yield TrialFailed(reason="out of luck")
         else:
             yield from trial_steps(spec)
 
-    class TrialCallback:
-        def started(self, spec):
-            pass
-
-        def reported(self, spec, report):
+    class Watch(TrialCallback):
+        def on_epoch(self, spec, epoch, charge):
             counts.append(left())
 
-        def ended(self, spec, report, state, reason):
-            states.append((spec.trial_id, report["epoch"], state))
+        def on_end(self, spec, end):
+            states.append((spec.trial_id, end.last.epoch if end.last else 0, end.state))
 
-    def stages():
-        yield Stage(
-            "search",
-            lambda: next(specs, None),
-            callbacks=[TrialCallback()],
-            should_stop=lambda spec: True,
-        )
-
-    run_trials(stages(), workers, {"cpu": 1}, 1, config.folder / "tune", steps)
+    stage = Stage("search", specs, callbacks=[Watch()], should_stop=lambda spec: True)
+    kind = TuneBackend if workers == 1 else RayTrainBackend
+    kind({"cpu": 1}, 1, config.scratch / "tune", steps).run(Dispatcher(one_stage(stage)))
     assert states == [("fails", 0, "failed"), ("slow", 1, "pruned")]
     # The count can fail: while the second trial runs, something is there.
     _, cpus, processes = counts[-1]
@@ -89,9 +82,10 @@ def test_failed_and_stopped_trials_leave_no_processes_groups_or_folders(
     while left() != before and time.monotonic() < deadline:
         time.sleep(0.5)
     assert left() == before
-    assert not (config.folder / "tune").exists()
+    folder = config.location.folder
+    assert not (folder / "tune").exists()
     # It trained no further than it was asked to: there are no predictions, no ledger.
-    assert {path.name for path in config.folder.rglob("*") if path.is_file()} == {
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == {
         "best.safetensors",
         "last.safetensors",
     }

@@ -1,4 +1,4 @@
-"""What does a person see in a terminal, and what in a log?"""
+"""What a person sees of a stage, in a terminal and in a log."""
 
 import fcntl
 import os
@@ -10,25 +10,29 @@ import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
-from trial_events import EPOCHS, make_report, make_spec, play
+from trial_events import EPOCHS, charge, ended, make_epoch, make_spec, play
 
 from dsgkd.study.callbacks import progress as module
-from dsgkd.study.callbacks.progress import Progress, StageInfo, progress
+from dsgkd.study.callbacks.progress import Progress, progress
+from dsgkd.study.console import Console
+from dsgkd.study.status.status import stage_before
 
-INFO = StageInfo("demo", "search", 9, 0, "auroc", EPOCHS)
+INFO = stage_before("demo", "search", ("auroc", "maximise"), EPOCHS, (9, 0), ())
 
 
 def session(last: BaseException | None = None) -> None:
     """What runs in the terminal."""
     print("before")
-    with progress(INFO, print) as callback:
-        print(type(callback).__name__)
-        callback.started(make_spec(8))
+    with progress(INFO, Console()) as callbacks:
+        print(*(type(one).__name__ for one in callbacks))
+        for one in callbacks:
+            one.on_start(make_spec(8), datetime.now(UTC))
         time.sleep(1.2)  # the table is drawn twice a second
         print("said [bold]in between[/]")
-        play([callback])
+        play(callbacks)
         time.sleep(1.2)
         if last is not None:
             raise last
@@ -110,7 +114,7 @@ def test_lines_stand_above_the_table_and_nothing_is_left_of_it():
     code, screen = in_terminal(session)
     assert code == 0
     assert screen.text[0] == "before"
-    assert screen.text[1] == "_Both"
+    assert screen.text[1] == "StatusCallback Progress"
     assert screen.text[2] == "said [bold]in between[/]"
     assert screen.text[3].startswith("search     1/9   search-plain-000")
     assert "search-mlkd-002" in screen.text[-2]
@@ -154,9 +158,10 @@ def test_odd_terminals_do_no_harm(width, environment):
 
 def test_a_log_gets_plain_lines_as_ever():
     said: list[str] = []
-    with progress(INFO, said.append) as callback:
-        assert type(callback) is Progress  # pytest's standard output is no terminal
-        play([callback])
+    with progress(INFO, Console(said.append)) as callbacks:
+        (lines,) = callbacks
+        assert type(lines) is Progress  # pytest's standard output is no terminal
+        play(callbacks)
     assert [line.removeprefix("search     ") for line in said] == [
         "1/9   search-plain-000             complete   auroc 0.640 in epoch 4  40 s",
         "2/9   search-mlkd-000              complete   auroc 0.740 in epoch 4  40 s",
@@ -169,20 +174,19 @@ def test_a_log_gets_plain_lines_as_ever():
 def test_a_log_gets_a_sign_of_life(monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(module.time, "monotonic", iter((0.0, 5.0, 25.0, 25.0)).__next__)
-    with progress(INFO, said.append, live=False) as callback:
+    with progress(INFO, Console(said.append), live=False) as (lines,):
         spec = make_spec(0)
-        callback.started(spec)
-        callback.reported(spec, make_report(spec, 1))
+        lines.on_start(spec, datetime.now(UTC))
+        lines.on_epoch(spec, make_epoch(spec, 1), charge(spec, 1))
         assert said == []
-        callback.reported(spec, make_report(spec, 2))
+        lines.on_epoch(spec, make_epoch(spec, 2), charge(spec, 2))
     assert said == ["search     0/9   running: search-mlkd-000 epoch 2/4"]
 
 
 def test_a_test_trial_says_what_it_read():
     said: list[str] = []
     spec = make_spec(0, stage="test")
-    report = make_report(spec, 0, result=None, tested={"test": {"auroc": 0.75}})
-    with progress(INFO, said.append, live=False) as callback:
-        callback.started(spec)
-        callback.ended(spec, report, "complete", "")
+    with progress(INFO, Console(said.append), live=False) as (lines,):
+        lines.on_start(spec, datetime.now(UTC))
+        lines.on_end(spec, ended(spec, "complete", test={"auroc": 0.75}))
     assert said[0].endswith("complete   test auroc 0.750")

@@ -1,4 +1,4 @@
-"""Is somebody told that a study is over, and does a hook that fails stay a warning?"""
+"""Somebody is notified of a study's end, and a notification that fails is a warning."""
 
 import json
 import os
@@ -14,8 +14,10 @@ from trial_events import play
 
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
+from dsgkd.storage.location import Location
 from dsgkd.study.callbacks.ledger import LedgerCallback
-from dsgkd.study.callbacks.notifications import Ending, check_hook, ending, notify
+from dsgkd.study.callbacks.notifications import Ending, check_target, ending, notify
+from dsgkd.study.console import Console
 
 ENDING = Ending("/studies/one", "one", "complete", '3 trials (3 complete); it\'s "best" $HOME')
 
@@ -63,7 +65,7 @@ def address(server: Server, path: str) -> str:
 
 def test_a_command_finds_the_ending_in_its_environment(tmp_path):
     said: list[str] = []
-    notify(f"env | grep ^DSGKD_ | sort > {tmp_path}/out", ENDING, said.append)
+    notify(f"env | grep ^DSGKD_ | sort > {tmp_path}/out", ENDING, Console(said.append))
     assert said == []
     assert (tmp_path / "out").read_text().splitlines() == [
         *("DSGKD_NAME=one", "DSGKD_STATE=complete", "DSGKD_STUDY=/studies/one"),
@@ -73,7 +75,7 @@ def test_a_command_finds_the_ending_in_its_environment(tmp_path):
 
 def test_an_address_is_posted_the_same_as_json(server):
     said: list[str] = []
-    notify(address(server, "/ok"), ENDING, said.append)
+    notify(address(server, "/ok"), ENDING, Console(said.append))
     assert said == []
     assert server.received == [("application/json", ENDING.variables())]
 
@@ -81,7 +83,7 @@ def test_an_address_is_posted_the_same_as_json(server):
 @pytest.mark.parametrize("command", ["exit 3", "/no/such/command", "kill -9 $$"])
 def test_a_command_that_fails_is_a_warning(command):
     said: list[str] = []
-    notify(command, ENDING, said.append)
+    notify(command, ENDING, Console(said.append))
     assert len(said) == 1
     assert said[0].startswith("WARNING: --on-end: the command ended with exit code")
 
@@ -90,7 +92,7 @@ def test_a_command_that_hangs_is_ended_with_its_children(tmp_path):
     said: list[str] = []
     began = time.monotonic()
     command = f"sh -c 'echo $$ > {tmp_path}/pid; sleep 60; true' ; true"
-    notify(command, ENDING, said.append, command_seconds=0.5)
+    notify(command, ENDING, Console(said.append), command_seconds=0.5)
     assert time.monotonic() - began < 10
     assert said == ["WARNING: --on-end: the command took more than 0.5 s and was ended"]
     child = int((tmp_path / "pid").read_text())
@@ -118,15 +120,15 @@ def _is_zombie(pid: int) -> bool:
 )
 def test_an_address_that_refuses_is_a_warning_without_the_key(server, path, warning):
     said: list[str] = []
-    notify(address(server, path), ENDING, said.append, url_seconds=0.5)
+    notify(address(server, path), ENDING, Console(said.append), url_seconds=0.5)
     assert said == [warning]
     assert len(server.received) <= 1
 
 
 def test_nobody_at_the_address_is_a_warning(server):
     said: list[str] = []
-    notify("http://127.0.0.1:9/x?token=abc", ENDING, said.append)
-    notify("http://[bad", ENDING, said.append)
+    notify("http://127.0.0.1:9/x?token=abc", ENDING, Console(said.append))
+    notify("http://[bad", ENDING, Console(said.append))
     assert len(said) == 2
     assert all(line.startswith("WARNING: --on-end:") for line in said)
     assert not any("abc" in line for line in said)
@@ -135,23 +137,23 @@ def test_nobody_at_the_address_is_a_warning(server):
 @pytest.mark.parametrize("target", ["ftp://host/x", "file:///etc/passwd", "", " ", "http://"])
 def test_what_will_not_be_called_is_refused_at_once(target):
     with pytest.raises(InputError, match="--on-end"):
-        check_hook(target)
+        check_target(target)
 
 
 def test_what_will_be_called_is_not_refused():
-    check_hook("https://host/key")
-    check_hook('mail -s "$DSGKD_SUMMARY" me@here < /dev/null')
-    check_hook("curl http://host")
+    check_target("https://host/key")
+    check_target('mail -s "$DSGKD_SUMMARY" me@here < /dev/null')
+    check_target("curl http://host")
 
 
 def test_the_summary_is_one_line_of_the_ledger(tmp_path):
-    assert ending(tmp_path, "one", "failed").summary == "no trial was started"
+    assert ending(Location(tmp_path), "one", "failed").summary == "no trial was started"
     assert os.listdir(tmp_path) == []
     ledger = Ledger(tmp_path / "ledger")
-    row = {"study_id": "s", "created_at": datetime.now(UTC), "configuration": {"objective": "f1"}}
+    row = {"study_id": "s", "created_at": datetime.now(UTC), "objective": "f1"}
     ledger.write("studies", [row], "study")
     play([LedgerCallback(ledger)])
-    found = ending(tmp_path, "one", "interrupted")
+    found = ending(Location(tmp_path), "one", "interrupted")
     assert found.variables()["DSGKD_STATE"] == "interrupted"
     assert found.summary == (
         "6 trials (2 complete, 2 running, 1 pruned, 1 failed); "

@@ -1,4 +1,4 @@
-"""Do trackers get the figures, and nothing but the figures, and can they do no harm?"""
+"""Trackers get the figures and nothing but the figures, and can do no harm."""
 
 import struct
 import subprocess
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_events import EPOCHS, make_report, make_spec, play
+from trial_events import EPOCHS, make_epoch, make_spec, play
 
 from dsgkd.errors import InputError
 from dsgkd.study.callbacks import services
@@ -21,6 +21,7 @@ from dsgkd.study.callbacks.trackers import (
     settings_to_send,
     trackers,
 )
+from dsgkd.study.console import Console
 from dsgkd.tasks.measures import MEASURES
 
 SECRETS = (b"/secret", b"notes_of_patients", b"note_column", b"our_clinical_texts", b"/studies/")
@@ -40,7 +41,7 @@ def assert_nothing_is_told(folder: Path, pattern: str = "*") -> None:
 def tracked(name: str, folder: Path) -> list[str]:
     """Play the trials to a tracker; return what was said."""
     said: list[str] = []
-    (feed,) = trackers((name,), folder, "demo", said.append)
+    (feed,) = trackers((name,), folder, "demo", Console(said.append))
     assert isinstance(feed, TrackerWorker)
     play([feed])
     feed.close(60)
@@ -130,7 +131,7 @@ def wandb_records(path: Path) -> Iterator[bytes]:
 
 def test_wandb_keeps_every_figure_and_sends_nothing(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
-    from wandb.proto.wandb_internal_pb2 import StudyManifest
+    from wandb.proto.wandb_internal_pb2 import Record
 
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -140,7 +141,7 @@ def test_wandb_keeps_every_figure_and_sends_nothing(tmp_path, monkeypatch):
     assert_nothing_is_told(tmp_path, "*.wandb")
     runs: dict[str, list[Any]] = {}
     for path in (tmp_path / "study" / "wandb").glob("offline-run-*/*.wandb"):
-        found = [StudyManifest.FromString(record) for record in wandb_records(path)]
+        found = [Record.FromString(record) for record in wandb_records(path)]
         begun = [one.run for one in found if one.WhichOneof("record_type") == "run"]
         if not begun:  # a run that was left running is written when the process ends
             continue
@@ -175,9 +176,7 @@ def test_what_is_sent_is_settings_and_figures():
         assert secret.decode() not in str(settings)
     assert settings_to_send(make_spec(0, "plain"))["student.model"] == "tiny-ko"
 
-    result = make_report(spec, 1)["result"]
-    result["validation"]["auroc"] = float("nan")
-    figures = figures_to_send(result)
+    figures = figures_to_send(make_epoch(spec, 1, float("nan")))
     assert "validation/auroc" not in figures
     assert {f"validation/{name}" for name in MEASURES} - {"validation/auroc"} <= figures.keys()
 
@@ -208,7 +207,7 @@ class Broken:
 def test_a_tracker_that_fails_is_switched_off_and_said_once(error):
     said: list[str] = []
     service = Broken(error)
-    feed = TrackerWorker("fake", service, said.append)
+    feed = TrackerWorker("fake", service, Console(said.append))
     play([feed])
     feed.close()
     assert service.calls == 3
@@ -231,7 +230,7 @@ class Hanging(Broken):
 def test_a_tracker_that_hangs_holds_up_nothing():
     said: list[str] = []
     service = Hanging()
-    feed = TrackerWorker("fake", service, said.append)
+    feed = TrackerWorker("fake", service, Console(said.append))
     began = time.monotonic()
     play([feed])
     feed.close(patience=0.2)
@@ -247,14 +246,14 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(services.importlib, "import_module", missing)
     for name in services.SERVICES:
         with pytest.raises(InputError) as caught:
-            trackers((name,), tmp_path, "demo", print)
+            trackers((name,), tmp_path, "demo", Console())
         expected = f"tracker {name}: not installed: pip install 'dsgkd[{name}]'"
         assert str(caught.value) == expected
 
 
 def test_an_unknown_tracker_is_one_line(tmp_path):
     with pytest.raises(InputError, match="'comet' unknown: choose of tensorboard, mlflow, wandb"):
-        trackers(("comet",), tmp_path, "demo", print)
+        trackers(("comet",), tmp_path, "demo", Console())
 
 
 def test_a_service_that_cannot_be_made_is_switched_off(tmp_path, monkeypatch):
@@ -263,14 +262,14 @@ def test_a_service_that_cannot_be_made_is_switched_off(tmp_path, monkeypatch):
 
     monkeypatch.setitem(services.SERVICES, "mlflow", refuse)
     said: list[str] = []
-    assert trackers(("mlflow",), tmp_path, "demo", said.append) == []
+    assert trackers(("mlflow",), tmp_path, "demo", Console(said.append)) == []
     assert said == ["WARNING: mlflow is switched off: ConnectionError; the study goes on"]
 
 
 def test_nothing_is_imported_that_is_not_asked_for():
     code = (
         "import dsgkd.study.callbacks.trackers as t, pathlib, sys;"
-        "t.trackers((), pathlib.Path(), '', print);"
+        "t.trackers((), pathlib.Path(), '', t.Console());"
         "print(*{'mlflow', 'wandb'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

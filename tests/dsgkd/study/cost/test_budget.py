@@ -1,11 +1,12 @@
 import random
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from trial_events import make_spec
 
 from dsgkd.errors import InputError
-from dsgkd.study.cost.budget import BudgetCallback, BudgetConfig, Cost, spent, spent_by_state
+from dsgkd.study.cost.budget import BudgetCallback, BudgetConfig, Cost, spent
+from dsgkd.study.messages import Charge, TrialEnded
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -24,24 +25,16 @@ def row(start, end, worker_hours, gpu_hours=0.0, workers=1, **others):
     } | others
 
 
-@dataclass(frozen=True)
-class Spec:
-    """What the meter looks at."""
-
-    trial_id: str = "search-mlkd-000"
-    workers: int = 1
-    gpus_per_worker: float = 0.5
+def at(hours):
+    return NOON + timedelta(hours=hours)
 
 
-class Clock:
-    hours = 0.0
-
-    def __call__(self):
-        return NOON + timedelta(hours=self.hours)
+def charge(hours, worker_hours, gpu_hours=0.0):
+    return Charge(at(hours), worker_hours * 3600, gpu_hours * 3600)
 
 
-def report(worker_hours, gpu_hours=0.0):
-    return {"worker_seconds": worker_hours * 3600, "gpu_seconds": gpu_hours * 3600}
+def end(state, *amounts):
+    return TrialEnded(state, "", charge(*amounts))
 
 
 def test_hours_are_the_union_of_the_trials_and_leave_interruptions_out():
@@ -62,20 +55,14 @@ def test_a_trial_without_an_end_counts_as_far_as_it_was_heard_of():
     assert spent([silent]) == Cost()
 
 
-def test_every_state_and_attempt_is_charged_but_a_seal_has_no_worker():
+def test_every_state_and_attempt_is_charged():
     rows = [
         row(0, 1, 1, state="pruned"),
         row(0, 1, 1, state="preempted", attempt=1),
         row(2, 3, 1, attempt=2),
         row(1, 2, 1, method="plain", state="failed"),
-        row(3, 9, 0, stage="test", method=None, workers=None),
     ]
     assert spent(rows) == Cost(3.0, 4.0)
-    by_state = spent_by_state(rows)
-    assert by_state["search", "mlkd", "complete"] == Cost(1.0, 1.0)
-    assert by_state["search", "plain", "failed"] == Cost(1.0, 1.0)
-    assert by_state["test", None, "complete"] == Cost()
-    assert sum(each.worker_hours for each in by_state.values()) == 4.0
 
 
 def test_costs_add_up_and_have_a_price():
@@ -83,35 +70,27 @@ def test_costs_add_up_and_have_a_price():
     assert Cost(1, 2, 4).cost(2.5) == 10.0
 
 
-def test_the_meter_charges_by_the_clock_between_reports_and_by_the_report_at_the_end():
-    clock = Clock()
-    meter = BudgetCallback(BudgetConfig(), [row(-5, -4, 1, 0.5)], clock)
-    spec = Spec(workers=2)
-    assert meter.spent() == Cost(1.0, 1.0, 0.5)
-    meter.started(spec)
-    clock.hours = 1.0
-    assert meter.spent() == Cost(2.0, 3.0, 1.5)
-    meter.reported(spec, report(1.8, 0.9))
-    assert meter.spent() == Cost(2.0, 2.8, 1.4)
-    meter.started(spec)  # again: nothing is forgotten
-    clock.hours = 1.5
-    assert meter.spent() == Cost(2.5, 3.8, 1.9)
-    meter.ended(spec, report(2.5, 1.25), "complete", "")
-    clock.hours = 9.0
-    assert meter.spent() == Cost(2.5, 3.5, 1.75)
+def test_a_trial_is_charged_by_the_clock_between_reports_and_by_the_report_at_the_end():
+    budget = BudgetCallback(BudgetConfig(), [row(-5, -4, 1, 0.5)])
+    spec = make_spec(workers=2, gpus_per_worker=0.5)
+    assert budget.spent(at(0)) == Cost(1.0, 1.0, 0.5)
+    budget.on_start(spec, at(0))
+    assert budget.spent(at(1)) == Cost(2.0, 3.0, 1.5)
+    budget.on_epoch(spec, None, charge(1, 1.8, 0.9))
+    assert budget.spent(at(1)) == Cost(2.0, 2.8, 1.4)
+    assert budget.spent(at(1.5)) == Cost(2.5, 3.8, 1.9)
+    budget.on_end(spec, end("complete", 1.5, 2.5, 1.25))
+    assert budget.spent(at(9)) == Cost(2.5, 3.5, 1.75)
 
 
-def test_the_meter_charges_both_attempts_of_a_preempted_trial():
-    clock = Clock()
-    meter = BudgetCallback(BudgetConfig(), now=clock)
-    meter.started(Spec())
-    clock.hours = 1.0
-    meter.ended(Spec(), None, "preempted", "its node was lost")  # never reported
-    clock.hours = 2.0
-    meter.started(Spec())
-    clock.hours = 2.5
-    meter.ended(Spec(), report(0.5, 0.25), "complete", "")
-    assert meter.spent() == Cost(1.5, 1.5, 0.75)
+def test_both_attempts_of_a_preempted_trial_are_charged():
+    budget = BudgetCallback(BudgetConfig())
+    spec = make_spec(gpus_per_worker=0.5)
+    budget.on_start(spec, at(0))
+    budget.on_end(spec, end("preempted", 1, 1.0, 0.5))  # never reported
+    budget.on_start(spec, at(2))
+    budget.on_end(spec, end("complete", 2.5, 0.5, 0.25))
+    assert budget.spent(at(3)) == Cost(1.5, 1.5, 0.75)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +115,8 @@ def test_the_meter_charges_both_attempts_of_a_preempted_trial():
     ],
 )
 def test_a_limit_is_reached_by_what_is_spent_and_what_is_kept(config, reserve, phrase):
-    meter = BudgetCallback(config, [row(0, 1.8, 3.6, 3.6)], Clock())
-    assert meter.exceeded(reserve) == phrase
+    budget = BudgetCallback(config, [row(0, 1.8, 3.6, 3.6)])
+    assert budget.exceeded(at(9), reserve) == phrase
 
 
 def test_limits_are_amounts_and_money_needs_a_price():
@@ -145,31 +124,29 @@ def test_limits_are_amounts_and_money_needs_a_price():
         BudgetConfig(max_cost=5)
     with pytest.raises(InputError, match="max_hours"):
         BudgetConfig(max_hours=-1)
-    with pytest.raises(InputError, match="no amount"):
+    with pytest.raises(InputError, match="max_gpu_hours"):
         BudgetConfig(max_gpu_hours=float("nan"))
 
 
-def test_what_the_meter_sums_up_is_what_its_rows_cost():
-    chance, clock = random.Random(3), Clock()
+def test_what_is_summed_up_is_what_the_rows_cost():
+    chance, now = random.Random(3), 0.0
     rows = [row(-9, -7, 2, 1), row(-8, -6, 2, 1)]
-    meter = BudgetCallback(BudgetConfig(), rows, clock)
+    budget = BudgetCallback(BudgetConfig(), rows)
     running = {}
     for number in range(200):
-        clock.hours += chance.choice((0.0, 0.1, 0.5))
+        now += chance.choice((0.0, 0.1, 0.5))
         if running and (len(running) == 3 or chance.random() < 0.5):
             trial_id = chance.choice(sorted(running))
             began = running.pop(trial_id)
-            hours = clock.hours - began
-            rows.append(row(began, clock.hours, hours, hours / 2))
-            meter.ended(Spec(trial_id), report(hours, hours / 2), "complete", "")
+            hours = now - began
+            rows.append(row(began, now, hours, hours / 2))
+            spec = make_spec(trial_id=trial_id, gpus_per_worker=0.5)
+            budget.on_end(spec, end("complete", now, hours, hours / 2))
         else:
-            running[str(number)] = clock.hours
-            meter.started(Spec(str(number)))
-        open_rows = [
-            row(began, clock.hours, clock.hours - began, (clock.hours - began) / 2)
-            for began in running.values()
-        ]
-        expected, found = spent([*rows, *open_rows]), meter.spent()
+            running[str(number)] = now
+            budget.on_start(make_spec(trial_id=str(number), gpus_per_worker=0.5), at(now))
+        open_rows = [row(began, now, now - began, (now - began) / 2) for began in running.values()]
+        expected, found = spent([*rows, *open_rows]), budget.spent(at(now))
         assert found.hours == pytest.approx(expected.hours)
         assert found.worker_hours == pytest.approx(expected.worker_hours)
         assert found.gpu_hours == pytest.approx(expected.gpu_hours)

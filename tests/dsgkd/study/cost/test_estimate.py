@@ -12,7 +12,7 @@ from dsgkd.study.cost.estimate import (
     expected,
 )
 from dsgkd.study.cost.profile import MethodCost
-from dsgkd.study.search.pruning import PruningConfig
+from dsgkd.study.search.config import PruningConfig
 
 # An hour an epoch: 99 steps of 36 s, 20 s of evaluation and 16 s of saving.
 PLAIN = MethodCost(0.0, 36.0, 99, 20.0, 16.0, checkpoint_bytes=300, model_bytes=100)

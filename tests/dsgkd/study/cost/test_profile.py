@@ -7,10 +7,11 @@ from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.distillation.teachers.source import live_model
 from dsgkd.distillation.teachers.teacher import StoredTeacher
 from dsgkd.errors import InputError
-from dsgkd.study.cost import timing
+from dsgkd.storage.checkpoint import Checkpoints
+from dsgkd.study.cost import profile
 from dsgkd.study.cost.profile import time_methods, time_run
 from dsgkd.training.loop import BEST, LAST, take_step, train
-from dsgkd.training.run import open_run
+from dsgkd.training.opening import open_run
 
 
 class Clock:
@@ -28,22 +29,22 @@ def test_a_step_is_the_mean_over_lengths_of_the_median_over_repeats(
     clock, lengths, evaluated = Clock(), [], []
     run = open_run(make_config(), cache)
 
-    def step(run, model, batch, taught, optimizer, schedule, workers):
+    def step(run, model, batch, states, optimizer, schedule, workers):
         lengths.append(batch.student.input_ids.shape[1])
         # One hiccup, and a slow start.
         clock.seconds += lengths[-1] + 1000 * (len(lengths) in (1, 2, 5))
-        return take_step(run, model, batch, taught, optimizer, schedule, workers)
+        return take_step(run, model, batch, states, optimizer, schedule, workers)
 
     def predict(run, notes):
         evaluated.append(len(notes))
         clock.seconds += 10 * len(notes)
 
-    monkeypatch.setattr(timing, "time", clock)
-    monkeypatch.setattr(timing, "take_step", step)
-    monkeypatch.setattr(timing, "predict", predict)
-    monkeypatch.setattr(timing, "EVALUATED", 5)
+    monkeypatch.setattr(profile, "time", clock)
+    monkeypatch.setattr(profile, "take_step", step)
+    monkeypatch.setattr(profile, "predict", predict)
+    monkeypatch.setattr(profile, "EVALUATED", 5)
     cost = time_run(run.config, cache)
-    timed = lengths[timing.WARM_UP :]
+    timed = lengths[profile.WARM_UP :]
     assert timed == sorted(timed)
     assert len(set(timed)) > 1
     assert cost.step_seconds == sum(timed) / len(timed)
@@ -60,7 +61,7 @@ def test_a_step_is_the_mean_over_lengths_of_the_median_over_repeats(
 def test_the_bytes_are_those_of_a_trials_checkpoints(make_config, cache, tmp_path, teacher):
     config = make_config(teacher=teacher, optimisation={"epochs": 1})
     cost = time_run(config, cache)
-    list(train(open_run(config, cache), tmp_path))
+    list(train(open_run(config, cache), Checkpoints(tmp_path)))
     last, best = ((tmp_path / name).stat().st_size for name in (LAST, BEST))
     # The real one has random states and a configuration on top: some kilobytes.
     assert cost.model_bytes == best
@@ -84,12 +85,12 @@ def test_a_stored_teacher_is_timed_from_a_store_that_goes_again(
     before = {file for file in own.rglob("*") if "teachers" in file.parts}
     live_model.cache_clear()
     cost = time_run(make_config(teacher="teacher", distillation={"teacher_store": "stored"}), own)
-    assert len(read) == timing.WARM_UP + timing.LENGTHS * timing.REPEATS
+    assert len(read) == profile.WARM_UP + profile.LENGTHS * profile.REPEATS
     assert cost.storing_seconds > 0
     assert {file for file in own.rglob("*") if "teachers" in file.parts} == before
     assert not list(own.glob(".timing-*"))
     live = time_run(make_config(teacher="teacher", distillation={"teacher_store": "live"}), own)
-    assert len(read) == timing.WARM_UP + timing.LENGTHS * timing.REPEATS
+    assert len(read) == profile.WARM_UP + profile.LENGTHS * profile.REPEATS
     assert live.storing_seconds == 0
     small = StoreConfig(budget_gb=1e-9)
     with pytest.raises(InputError, match="budget"):

@@ -1,15 +1,15 @@
 import math
 from datetime import UTC, datetime, timedelta
 
-import pyarrow as pa
 import pytest
 
 from dsgkd.errors import InputError
-from dsgkd.ledger import SCHEMAS
+from dsgkd.ledger import Ledger
 from dsgkd.study.cost.curves import Curve, curves
 from dsgkd.study.cost.replay import replay
 from dsgkd.study.cost.replay_table import replay_lines
-from dsgkd.study.search.pruning import PruningConfig
+from dsgkd.study.history import read_history
+from dsgkd.study.search.config import PruningConfig
 
 NONE = PruningConfig("none")
 HALVING = PruningConfig("asha", grace_epochs=1, reduction_factor=2)
@@ -129,11 +129,12 @@ def epoch(name, number, loss, attempt=1):
     key = {"study_id": "s", "trial_id": name, "attempt": attempt, "epoch": number}
     return [
         key | {"split": "train", "seconds": 10.0},
-        key | {"split": "validation", "seconds": 2.0, "loss": loss},
+        key
+        | {"split": "validation", "seconds": 2.0, "loss": loss, "measures": {"brier": loss / 2}},
     ]
 
 
-def test_curves_are_read_from_the_ledger_and_attempts_are_joined():
+def test_curves_are_read_from_the_ledger_and_attempts_are_joined(tmp_path):
     trials = [
         trial("search-mlkd-001", 50, "pruned", worker_seconds=15.0),
         trial("search-mlkd-000", 0, "preempted", worker_seconds=30.0),
@@ -154,16 +155,16 @@ def test_curves_are_read_from_the_ledger_and_attempts_are_joined():
         Curve("search-mlkd-000", "mlkd", (-0.5, -0.75), (12.0, 12.0), True, 8.0, gpus=0.5),
         Curve("search-mlkd-001", "mlkd", (-0.9,), (12.0,), False, 3.0, gpus=0.5),
     ]
-    assert curves(trials, metrics, "loss", lower_is_better=True) == expected
-    tables = (
-        pa.Table.from_pylist(trials, schema=SCHEMAS["trials"]),
-        pa.Table.from_pylist(metrics, schema=SCHEMAS["metrics"]),
-    )
-    assert curves(*tables, "loss", lower_is_better=True) == expected
-    with pytest.raises(InputError, match="no measure"):
-        curves(*tables, "applause", lower_is_better=False)
+    ledger = Ledger(tmp_path)
+    ledger.write("trials", trials, "all")
+    ledger.write("metrics", metrics, "all")
+    assert curves(read_history(ledger, "loss", "minimise").values()) == expected
+    by_brier = curves(read_history(ledger, "brier", "minimise").values())
+    assert by_brier[0].scores == (-0.25, -0.375)
+    with pytest.raises(InputError, match="no trial has the objective"):
+        curves(read_history(ledger, "applause").values())
     with pytest.raises(InputError, match="no search trial"):
-        curves(trials, [], "loss", lower_is_better=True)
+        curves([])
 
 
 @pytest.fixture

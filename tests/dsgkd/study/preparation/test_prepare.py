@@ -2,16 +2,18 @@ from tiny_runs import KOREAN, MILD, SPECIAL, URGENT
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from dsgkd.alignment.encoding import EncodedNotes
+from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.alignment.words import WordRule
+from dsgkd.data.config import DataConfig
 from dsgkd.data.identity import id_key
-from dsgkd.data.sources import DataConfig, read_notes
+from dsgkd.data.notes import read_notes
+from dsgkd.study.console import Console
 from dsgkd.study.preparation.prepare import prepare_notes, wrong_way_round
 
 
 def encode_pair(notes_csv, tmp_path, student, teacher):
-    notes = read_notes(DataConfig(str(notes_csv)), id_key(tmp_path))
-    return EncodedNotes.build(notes, student, teacher, 48, WordRule(), tmp_path)
+    notes = read_notes(DataConfig(path=str(notes_csv)), id_key(tmp_path))
+    return EncodedTexts.of(notes, student, [teacher], 48, WordRule(), tmp_path)
 
 
 def test_a_pair_of_equal_readers_is_not_the_wrong_way_round(notes_csv, tmp_path, tokenizer):
@@ -41,6 +43,6 @@ def test_a_student_that_reads_the_words_better_and_the_text_worse_is_noticed(not
 def test_preparing_says_what_is_transferred(make_config, zoo, tmp_path):
     run = make_config(teacher="teacher")
     lines = []
-    prepare_notes(run, tmp_path, lines.append)
+    prepare_notes(run, tmp_path, Console(lines.append))
     assert any("words used" in line for line in lines)
     assert not any("WARNING" in line for line in lines)

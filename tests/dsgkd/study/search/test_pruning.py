@@ -3,7 +3,8 @@ import random
 import pytest
 
 from dsgkd.errors import InputError
-from dsgkd.study.search.pruning import EarlyStopper, PruningConfig
+from dsgkd.study.search.config import PruningConfig
+from dsgkd.study.search.pruning import EarlyStopper
 
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 
@@ -31,13 +32,13 @@ def play(stopper, trials, epochs=9):
     return ran
 
 
-def ladder_of(scheduler):
+def stopper_of(scheduler):
     return EarlyStopper(PruningConfig(scheduler, 1, 3, 2), epochs=9)
 
 
 def test_successive_halving_by_hand():
     """Rungs at epochs 1, 3 and 9; of those that came so far, the best third goes on."""
-    stopper = ladder_of("asha")
+    stopper = stopper_of("asha")
     ran = play(stopper, {f"t{i}": [score] * 9 for i, score in enumerate([5, 1, 6, 2, 7, 5.5])})
     # 5 is alone; 1 is not the best of two; 6 is the best of three; 2 not of four; 7 is of five;
     # of six, the two best are 7 and 6.
@@ -45,18 +46,18 @@ def test_successive_halving_by_hand():
 
 
 def test_the_median_by_hand():
-    stopper = ladder_of("median")
+    stopper = stopper_of("median")
     ran = play(stopper, {f"t{i}": [score] * 9 for i, score in enumerate([1, 3, 1.9, 2.5])})
     assert list(ran.values()) == [9, 9, 1, 9]  # below 2, the median of 1 and 3
 
 
 def test_none_stops_nobody():
-    assert set(play(ladder_of("none"), curves()).values()) == {9}
+    assert set(play(stopper_of("none"), curves()).values()) == {9}
 
 
 def test_hyperband_gives_some_trials_a_later_first_rung():
-    ran = play(ladder_of("hyperband"), curves(count=90)).values()
-    plain = play(ladder_of("asha"), curves(count=90)).values()
+    ran = play(stopper_of("hyperband"), curves(count=90)).values()
+    plain = play(stopper_of("asha"), curves(count=90)).values()
     assert set(ran) == {1, 3, 9}
     assert sum(ran) > sum(plain)
 
@@ -65,7 +66,7 @@ def test_hyperband_gives_some_trials_a_later_first_rung():
 def test_the_record_is_the_reports_whatever_their_order(scheduler):
     """What a study knew when it was interrupted is read back from its ledger."""
     trials = curves()
-    lived, read = ladder_of(scheduler), ladder_of(scheduler)
+    lived, read = stopper_of(scheduler), stopper_of(scheduler)
     ran = play(lived, trials)
     for trial_id in sorted(trials, reverse=True):
         for epoch in range(1, ran[trial_id] + 1):
@@ -83,7 +84,7 @@ def test_the_record_is_the_reports_whatever_their_order(scheduler):
 
 
 def test_epochs_that_a_resumed_trial_repeats_count_once():
-    stopper = ladder_of("asha")
+    stopper = stopper_of("asha")
     stopper.report("good", 1, 2.0)
     stopper.report("bad", 1, 1.0)
     assert stopper.should_stop("bad")
@@ -92,7 +93,7 @@ def test_epochs_that_a_resumed_trial_repeats_count_once():
 
 
 def test_a_score_that_is_no_number_says_nothing():
-    stopper = ladder_of("asha")
+    stopper = stopper_of("asha")
     stopper.report("a", 1, float("nan"))
     assert not stopper.should_stop("a")
     stopper.end("a", "failed")

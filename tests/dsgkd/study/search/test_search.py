@@ -1,31 +1,33 @@
-import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from trial_events import charge, ended, make_epoch, make_spec
 
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
 from dsgkd.study.callbacks.ledger import LedgerCallback
+from dsgkd.study.config import StudyConfig
 from dsgkd.study.history import close_lost, read_history
 from dsgkd.study.search.arms import MLKD, PLAIN, arms
-from dsgkd.study.search.pruning import PruningConfig
-from dsgkd.study.search.search import Search, SearchConfig
+from dsgkd.study.search.config import PruningConfig, SearchConfig
+from dsgkd.study.search.pruning import PruningCallback
+from dsgkd.study.search.search import Search
 from dsgkd.study.search.space import SearchSpace, point_of
-from dsgkd.study.trial import TrialSpec
-from dsgkd.tasks.measures import MEASURES
-from dsgkd.training.run import OptimisationConfig, RunConfig, paper_preset
+from dsgkd.training.config import OptimisationConfig, RunConfig, paper_preset
 
 DEPTHS = {"tiny-ko": 2, "teacher": 2}
 ARMS = {arm.method: arm for arm in arms(())}
 RUN = RunConfig(optimisation=OptimisationConfig(epochs=4))
 SPACE = SearchSpace()
+TEACHERS = {"teacher": "teacher"}
 
 
 def suggest(trial, method):
-    return SPACE.suggest(trial, ARMS[method], RUN, ("teacher",), DEPTHS)
+    return SPACE.suggest(trial, ARMS[method], RUN, TEACHERS, DEPTHS)
 
 
 class Lab:
@@ -37,7 +39,7 @@ class Lab:
         self.ledger = Ledger(str(folder / "ledger"))
         self.open()
 
-    def open(self, trials=None, first=()):
+    def open(self, trials=None, initial_points=()):
         past = {}
         if self.ledger.exists():
             close_lost(self.ledger, read_history(self.ledger, "auroc"))
@@ -48,16 +50,19 @@ class Lab:
             self.folder / "search.journal",
             self.name,
             self.config,
-            PruningConfig("asha", grace_epochs=1, reduction_factor=2),
             RUN,
             dict.fromkeys(self.methods, share),
             suggest,
-            first,
+            initial_points,
             self.seed,
             past,
         )
+        self.pruning = PruningCallback(
+            PruningConfig("asha", grace_epochs=1, reduction_factor=2), 4, past.values()
+        )
         names = ["auroc", *self.config.objectives, "recall"]
-        self.recorder = LedgerCallback(self.ledger, names)
+        self.recorded = LedgerCallback(self.ledger, names)
+        self.callbacks = (self.recorded, self.search, self.pruning)
         return self
 
     def ask(self):
@@ -65,60 +70,30 @@ class Lab:
         if candidate is None:
             return None
         known = self.past.get(candidate.trial_id)
-        spec = TrialSpec(
-            study_id="s",
+        spec = make_spec(
             trial_id=candidate.trial_id,
             attempt=known.attempts + 1 if known else 1,
-            stage="search",
             method=candidate.method,
             run=candidate.run,
-            folder=str(self.folder / "trials" / candidate.trial_id),
-            cache="",
-            store=None,
-            ledger="",
-            scratch="",
-            keep_model=False,
             parameters=candidate.parameters,
             known_epochs=known.epochs if known else 0,
         )
-        self.recorder.started(spec)
+        self.recorded.on_start(spec, datetime.now(UTC))
         return spec
 
-    def report(self, spec, epoch, score, **changes):
-        values = dict.fromkeys(MEASURES, 0.5) | {"auroc": score} | changes
-        result = {
-            "epoch": epoch,
-            "step": epoch,
-            "train": {"loss": 1.0},
-            "validation": values,
-            "threshold": 0.5,
-            "examples_per_second": 1.0,
-            "seconds": 1.0,
-            "evaluation_seconds": 1.0,
-            "best_epoch": epoch,
-            "best_objective": score,
-        }
-        report = {
-            "epoch": epoch,
-            "score": score,
-            "best_score": score,
-            "result": result,
-            "teacher_store": None,
-            "worker_seconds": changes.pop("seconds", 10.0),
-            "gpu_seconds": 0.0,
-            "peak_rss_mb": 1.0,
-            "peak_gpu_mb": 0.0,
-        }
-        for callback in (self.recorder, self.search):
-            callback.reported(spec, report)
-        return report
+    def report(self, spec, number, score, **changes):
+        epoch = make_epoch(spec, number, score)
+        epoch = replace(epoch, validation=epoch.validation | changes)
+        for callback in self.callbacks:
+            callback.on_epoch(spec, epoch, charge(spec, 10.0))
+        return epoch
 
-    def end(self, spec, report, state="complete"):
-        for callback in (self.recorder, self.search):
-            callback.ended(spec, report, state, "")
+    def end(self, spec, epoch, state="complete", seconds=10.0):
+        for callback in self.callbacks:
+            callback.on_end(spec, ended(spec, state, epoch, seconds=seconds))
 
-    def finish(self, spec, score, state="complete", **changes):
-        self.end(spec, self.report(spec, 1, score, **changes), state)
+    def finish(self, spec, score, state="complete", seconds=10.0, **changes):
+        self.end(spec, self.report(spec, 1, score, **changes), state, seconds)
 
     def run_all(self, score=lambda spec: spec.run.distillation.alpha):
         asked = []
@@ -159,17 +134,17 @@ def test_methods_can_get_equal_seconds_instead(tmp_path):
 
 
 def test_points_are_tried_first_as_far_as_they_lie_in_the_space(tmp_path):
-    lab = Lab(tmp_path).open(first=(point_of(RUN), point_of(paper_preset(RUN))))
+    lab = Lab(tmp_path).open(initial_points=(point_of(RUN), point_of(paper_preset(RUN))))
     first = {spec.trial_id: spec.run for spec in (lab.ask() for _ in range(4))}
     base, paper = first["search-mlkd-000"], first["search-mlkd-001"]
     assert base.optimisation.encoder_lr == RUN.optimisation.encoder_lr
     assert base.distillation.mapping == RUN.distillation.mapping
-    assert (paper.distillation.alpha, paper.distillation.cs_max_len) == (0.6, 32)
+    assert (paper.distillation.alpha, paper.distillation.max_transfer_words) == (0.6, 32)
     assert paper.distillation.mapping == "uniform+emb"
     assert paper.optimisation.classifier_lr == 5e-3
     assert paper.distillation.beta == 0  # the space does not search it
     assert first["search-plain-001"].optimisation.classifier_lr == 5e-3
-    outside = Lab(tmp_path / "other").open(first=({"alpha": 1e6, "cs_max_len": 7},))
+    outside = Lab(tmp_path / "other").open(initial_points=({"alpha": 1e6, "cs_max_len": 7},))
     assert outside.ask().run.distillation.alpha < 1e6
 
 
@@ -178,13 +153,10 @@ def test_states_reach_optuna_as_what_they_are(lab):
     lab.finish(complete, 0.7)
     lab.report(pruned, 1, 0.9)
     lab.end(pruned, lab.report(pruned, 2, 0.6), "pruned")
-    lab.end(failed, {"worker_seconds": 1.0, **COSTS}, "failed")
+    lab.end(failed, None, "failed")
     trials = lab.optuna(MLKD).trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL"]
     assert trials[1].intermediate_values == {1: 0.9, 2: 0.6}
-
-
-COSTS = {"gpu_seconds": 0.0, "peak_rss_mb": None, "peak_gpu_mb": None}
 
 
 def test_a_preempted_trial_stays_open_and_is_told_later(lab):
@@ -192,7 +164,7 @@ def test_a_preempted_trial_stays_open_and_is_told_later(lab):
     lab.end(spec, lab.report(spec, 1, 0.9), "preempted")
     assert lab.optuna(MLKD).trials[0].state.name == "RUNNING"
     again = replace(spec, attempt=2, known_epochs=1)
-    lab.recorder.started(again)
+    lab.recorded.on_start(again, datetime.now(UTC))
     lab.end(again, lab.report(again, 2, 0.8))
     (trial,) = lab.optuna(MLKD).trials
     assert (trial.state.name, trial.intermediate_values) == ("COMPLETE", {1: 0.9, 2: 0.8})
@@ -217,8 +189,8 @@ def test_a_trial_below_the_others_at_a_rung_is_stopped(lab):
     good, _, bad = lab.ask(), lab.ask(), lab.ask()
     lab.report(good, 1, 0.9)
     lab.report(bad, 1, 0.1)
-    assert lab.search.should_stop(bad)
-    assert not lab.search.should_stop(good)
+    assert lab.pruning.should_stop(bad)
+    assert not lab.pruning.should_stop(good)
 
 
 def test_the_same_seed_asks_the_same_questions(tmp_path):
@@ -331,7 +303,7 @@ def test_several_objectives_keep_what_no_other_beats(tmp_path):
     good, bad = lab.ask(), lab.ask()
     lab.report(good, 1, 0.95)
     lab.report(bad, 1, 0.1)
-    assert lab.search.should_stop(bad)
+    assert lab.pruning.should_stop(bad)
     lab.end(bad, lab.report(bad, 2, 0.1), "pruned")
     assert lab.optuna(MLKD).trials[5].state.name == "PRUNED"
     (lab.folder / "search.journal").unlink()
@@ -362,18 +334,18 @@ def test_the_best_keeps_to_the_constraints(tmp_path, sampler):
         {"grid_points": 0},
     ],
 )
-def test_bad_configurations_are_input_errors(config):
+def test_bad_configurations_are_input_errors(config, tmp_path):
     with pytest.raises(InputError):
-        SearchConfig(**config)
+        StudyConfig(name="x", out=tmp_path, search=SearchConfig(**config))
 
 
 def test_what_was_drawn_is_in_the_ledger(lab):
     spec = lab.ask()
-    (row,) = lab.ledger.read("trials").to_pylist()
-    parameters = json.loads(row["parameters"])
+    (row,) = lab.ledger.rows("trials")
+    parameters = row["parameters"]
     assert parameters["alpha"]["value"] == spec.run.distillation.alpha
     assert parameters["alpha"]["distribution"]["attributes"]["log"] is True
-    assert json.loads(row["configuration"])["optimisation"]["epochs"] == 4
+    assert row["configuration"]["optimisation"]["epochs"] == 4
 
 
 def test_a_full_disk_under_the_journal_is_one_clear_line(lab, monkeypatch):
@@ -383,7 +355,7 @@ def test_a_full_disk_under_the_journal_is_one_clear_line(lab, monkeypatch):
     spec = lab.ask()
     monkeypatch.setattr("pathlib.Path.open", full)
     with pytest.raises(InputError, match="no space left"):
-        lab.search.reported(spec, {"score": 0.5, "epoch": 1})
+        lab.search.on_epoch(spec, make_epoch(spec, 1), charge(spec, 1))
 
 
 def my_space(space, trial, arm, base, teachers, depths):
@@ -391,16 +363,18 @@ def my_space(space, trial, arm, base, teachers, depths):
     words = trial.suggest_categorical("cs_max_len", [8, 32])
     low = 0.1 if words == 32 else 1.0
     alpha = trial.suggest_float(f"alpha_{words}", low, 10.0, log=True)
-    distillation = replace(base.distillation, teacher="teacher", alpha=alpha, cs_max_len=words)
+    distillation = replace(
+        base.distillation, teacher="teacher", alpha=alpha, max_transfer_words=words
+    )
     return replace(base, distillation=distillation)
 
 
 def test_a_conditional_space_is_an_importable_function(tmp_path):
     space = SearchSpace(function=f"{__name__}:my_space")
     trial = optuna.trial.FixedTrial({"cs_max_len": 8, "alpha_8": 2.0})
-    run = space.suggest(trial, ARMS[MLKD], RUN, ("teacher",), DEPTHS)
-    assert (run.distillation.cs_max_len, run.distillation.alpha) == (8, 2.0)
-    plain = space.suggest(trial, ARMS[PLAIN], RUN, ("teacher",), DEPTHS)
+    run = space.suggest(trial, ARMS[MLKD], RUN, TEACHERS, DEPTHS)
+    assert (run.distillation.max_transfer_words, run.distillation.alpha) == (8, 2.0)
+    plain = space.suggest(trial, ARMS[PLAIN], RUN, TEACHERS, DEPTHS)
     assert not plain.distillation.teacher
     with pytest.raises(InputError, match="cannot be imported"):
         SearchSpace(function="nowhere:nothing")

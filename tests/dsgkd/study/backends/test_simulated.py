@@ -1,0 +1,70 @@
+from datetime import timedelta
+
+import pytest
+from trial_events import Heard, make_spec, one_stage
+
+from dsgkd.ledger import Ledger
+from dsgkd.study.backends.simulated import START, SimulatedBackend
+from dsgkd.study.callbacks.ledger import LedgerCallback
+from dsgkd.study.cost.budget import BudgetCallback, BudgetConfig
+from dsgkd.study.cost.curves import Curve
+from dsgkd.study.dispatcher import Dispatcher, Stage
+from dsgkd.study.history import read_history
+
+HOUR = 3600.0
+
+
+def play(callbacks, trials=3, epochs=4, slots=1, stage=None, **settings):
+    """Play trials whose epochs take an hour each; return the backend."""
+    specs = [make_spec(number, workers=2, gpus_per_worker=0.5) for number in range(trials)]
+    curve = Curve("", "mlkd", (0.5,) * epochs, (HOUR,) * epochs, whole=True, workers=2)
+    backend = SimulatedBackend(lambda spec: curve, slots, **settings)
+    stage = stage or Stage("search")
+    stage.trials, stage.callbacks = iter(specs), callbacks
+    backend.run(Dispatcher(one_stage(stage), slots))
+    return backend
+
+
+def test_a_simulated_study_writes_a_ledger_with_simulated_times(tmp_path):
+    ledger = Ledger(tmp_path)
+    play([LedgerCallback(ledger)])
+    first, second, _ = read_history(ledger, "auroc").values()
+    assert first.row["started_at"] == START
+    assert second.row["started_at"] == START + timedelta(hours=4)
+    assert first.row["worker_seconds"] == 8 * HOUR
+    assert first.row["gpu_seconds"] == 4 * HOUR
+    assert first.scores == dict.fromkeys((1, 2, 3, 4), 0.5)
+
+
+def test_the_loss_of_a_slot_is_a_pre_empted_attempt_that_goes_on(tmp_path):
+    ledger, heard = Ledger(tmp_path), Heard()
+    backend = play([LedgerCallback(ledger), heard], preemptions_per_hour=0.5, startup_seconds=60)
+    past = read_history(ledger, "auroc").values()
+    assert {trial.state for trial in past} == {"complete"}
+    assert {trial.epochs for trial in past} == {4}
+    attempts = sum(trial.attempts for trial in past)
+    assert attempts > 3
+    assert sum(end[2:] == ("preempted", "its node was lost") for end in heard.ends) == attempts - 3
+    charged = sum(trial.seconds for trial in past)
+    assert charged == pytest.approx(3 * 8 * HOUR + backend.lost_worker_seconds, abs=1e-3)
+
+
+def test_a_budget_ends_a_simulated_study_when_it_is_spent():
+    budget, heard = BudgetCallback(BudgetConfig(max_hours=5.5)), Heard()
+    play([budget, heard], stage=Stage("search", exceeded=budget.exceeded))
+    assert [end[2] for end in heard.ends] == ["complete", "preempted"]
+    assert heard.ends[1][3].startswith("the study reached max-hours 5.5 (6 h spent")
+
+
+def test_a_dispatcher_that_waits_for_nobody_is_an_error_and_no_hang():
+    class Waiting:
+        exhausted = False
+
+        def next_trial(self, at):
+            return None
+
+        def close(self, at):
+            pass
+
+    with pytest.raises(RuntimeError, match="nobody runs"):
+        SimulatedBackend(None, 1).run(Waiting())
