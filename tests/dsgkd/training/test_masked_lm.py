@@ -87,8 +87,12 @@ def test_steps_take_the_place_of_epochs(
     config = make(steps=10, epochs=4)
     _, results = trained(config, cache, tmp_path / "run")
 
-    assert [result.step for result in results] == [3, 6, 9, 10]
+    assert [result.step for result in results] == [2, 5, 7, 10]
     assert_resumes(config, cache, tmp_path, [4, 9])
+    for steps in (1, 3, 9):  # every one of four evaluations would come after other three
+        _, results = trained(make(steps=steps, epochs=4), cache, tmp_path / f"{steps}")
+        assert results[-1].step == steps
+        assert [result.finished for result in results][-2:] == [False, True][-len(results) :]
 
 
 def test_a_tokenizer_without_a_mask_is_one_line(

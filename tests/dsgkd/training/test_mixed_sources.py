@@ -135,6 +135,8 @@ def test_every_batch_holds_its_share_of_every_source(
     per_epoch = Counter(row for batch in rows[:7] for row in batch)
     assert all(per_epoch[row] == 1 for row in range(41))
     assert results[-1].step == len(rows) == 14
+    read = results[0].examples_per_second * results[0].seconds
+    assert read == pytest.approx(sum(map(len, rows[:7])))
 
 
 @pytest.mark.parametrize("step", [0, 1, 5, 7, 8, 13])

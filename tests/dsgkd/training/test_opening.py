@@ -11,6 +11,7 @@ from dsgkd.data.sources import SEALED, DataConfig
 from dsgkd.errors import InputError
 from dsgkd.models.student import StudentConfig
 from dsgkd.storage.checkpoint import Checkpoints
+from dsgkd.tasks.nothing import NoTask
 from dsgkd.training.config import OptimisationConfig, RunConfig, SelectionConfig, paper_preset
 from dsgkd.training.loop import train
 from dsgkd.training.opening import open_notes, open_run
@@ -151,6 +152,16 @@ def test_the_same_run_opens_with_the_same_weights(make_config: MakeConfig, cache
 def test_a_setting_that_makes_no_sense_is_refused(wrong: Callable[[], object]) -> None:
     with pytest.raises(InputError):
         wrong()
+
+
+def test_a_run_without_a_task_and_without_a_term_is_refused(
+    make_config: MakeConfig, cache: Path
+) -> None:
+    terms_alone = {"task": NoTask(), "selection": {"objective": "loss", "stop_when_stale": ()}}
+    for teacher, alpha in (("", 1.0), ("teacher", 0.0)):
+        config = make_config(teacher=teacher, distillation={"alpha": alpha}, **terms_alone)
+        with pytest.raises(InputError, match="no task, and no term either"):
+            open_run(config, cache)
 
 
 def test_a_run_reads_the_splits_that_it_names_and_no_other(

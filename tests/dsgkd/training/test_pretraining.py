@@ -12,10 +12,10 @@ from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.alignment.view import View
 from dsgkd.errors import InputError
 from dsgkd.models.hub import load_tokenizer
-from dsgkd.models.masked import load_masked
+from dsgkd.models.masked import load_masked, mask_tokens
 from dsgkd.models.taps import run_model
 from dsgkd.storage.checkpoint import Checkpoints
-from dsgkd.tasks.masked_lm import MaskedLanguageModel, mask_tokens
+from dsgkd.tasks.masked_lm import MaskedLanguageModel
 from dsgkd.training import loop
 from dsgkd.training.loop import LAST
 from dsgkd.training.pretraining import pack, pretrain, word_vectors
