@@ -133,7 +133,7 @@ def test_an_unknown_script_is_an_input_error(script):
 
 
 def test_an_unknown_kind_is_an_input_error():
-    with pytest.raises(InputError, match="kind: .words. does not fit: choose one of: script, paper"):
+    with pytest.raises(InputError, match=r"kind: .*: choose one of: script, paper"):
         WordRule(kind="words")  # type: ignore[arg-type]
 
 
