@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_ledger import by_analysis, by_ledger, on_disk, peak, resident
+from dsgkd.training.run import OptimisationConfig, RunConfig
 from harness import Row, Section, Spread, interleaved
 from local_ray import CPUS, LocalRay
 
@@ -35,7 +36,6 @@ from dsgkd.study.search.space import SearchSpace
 from dsgkd.study.trial import TrialSpec
 from dsgkd.tasks.measures import MEASURES
 from dsgkd.training.loop import EpochResult
-from dsgkd.training.run import OptimisationConfig, RunConfig
 
 TRIALS = 1_000
 EPOCHS = 3

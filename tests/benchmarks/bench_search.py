@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import landscape
+from dsgkd.training.run import OptimisationConfig, RunConfig
 from harness import Row, Section, Spread
 from landscape import DEPTHS, EPOCHS, PEAK, CurveActor, Landscape, ParameterPoint, point_of, steps
 from local_ray import CPUS, LocalRay
@@ -32,7 +33,6 @@ from dsgkd.study.search.pruning import PruningConfig
 from dsgkd.study.search.search import Search, SearchConfig
 from dsgkd.study.search.space import SearchSpace
 from dsgkd.study.trial import TrialSpec
-from dsgkd.training.run import OptimisationConfig, RunConfig
 
 BUDGET = 400
 """Epochs of each search."""

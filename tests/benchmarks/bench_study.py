@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import torch
 from bench_preparation import tokenizers
+from dsgkd.training.run import OptimisationConfig, RunConfig
 from harness import Row, Section
 from local_ray import CPUS, LocalRay
 from transformers import BertModel
@@ -27,7 +28,6 @@ from dsgkd.study.search.pruning import PruningConfig
 from dsgkd.study.search.search import SearchConfig
 from dsgkd.study.search.space import SearchSpace
 from dsgkd.study.study import Study
-from dsgkd.training.run import OptimisationConfig, RunConfig
 
 
 def run(quick: bool) -> Section:

@@ -1,7 +1,5 @@
 """Texts without labels beside the notes of `tiny_runs`."""
 
-from pathlib import Path
-
 import pytest
 from tiny_runs import MILD, URGENT, notes_of
 

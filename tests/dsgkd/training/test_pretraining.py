@@ -14,7 +14,6 @@ from dsgkd.errors import InputError
 from dsgkd.models.hub import load_tokenizer
 from dsgkd.models.masked import load_masked, mask_tokens
 from dsgkd.models.taps import run_model
-from dsgkd.storage.checkpoint import Checkpoints
 from dsgkd.tasks.masked_lm import MaskedLanguageModel
 from dsgkd.training import loop
 from dsgkd.training.loop import LAST
