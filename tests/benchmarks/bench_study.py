@@ -1,4 +1,4 @@
-"""Where does the time of a study go, and how does it grow with trials?
+"""Where the time of a study goes, and how it grows with trials.
 
 Whole studies on a local Ray of two CPUs, through the same `Study` as users', with mini models of
 random weights on the embedded world. Figures are read from the ledger: `seconds` of the rows in
@@ -8,26 +8,28 @@ random weights on the embedded world. Figures are read from the ledger: `seconds
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
 from bench_preparation import tokenizers
-from dsgkd.training.run import OptimisationConfig, RunConfig
 from harness import Row, Section
 from local_ray import CPUS, LocalRay
 from transformers import BertModel
 from workload import MINI, SEED
 
 from dsgkd.data.world import WorldConfig
-from dsgkd.distillation.distiller import DistillationConfig
+from dsgkd.distillation.config import DistillationConfig
 from dsgkd.models.student import StudentConfig
 from dsgkd.study.config import ClusterConfig, StudyConfig
+from dsgkd.study.console import Console
 from dsgkd.study.search.arms import PLAIN
-from dsgkd.study.search.pruning import PruningConfig
-from dsgkd.study.search.search import SearchConfig
+from dsgkd.study.search.config import PruningConfig, SearchConfig
 from dsgkd.study.search.space import SearchSpace
+from dsgkd.study.stages import Stages
 from dsgkd.study.study import Study
+from dsgkd.training.config import OptimisationConfig, RunConfig
 
 
 def run(quick: bool) -> Section:
@@ -80,13 +82,6 @@ def _whole(out: Path, models: tuple[str, str], trials: int, epochs: int) -> list
     ]
 
 
-class SearchOnly(Study):
-    """A study without confirmation."""
-
-    def _stages(self, search, concurrent, callbacks):
-        yield from self._followed(self._search_stage(search, concurrent), callbacks)
-
-
 def search_only(
     out: Path, models: tuple[str, str], name: str, trials: int, epochs: int, workers: int = 1
 ) -> tuple[Path, float]:
@@ -94,7 +89,7 @@ def search_only(
     student, teacher = models
     run = RunConfig(
         world=WorldConfig(),
-        student=StudentConfig(student),
+        student=StudentConfig(model=student),
         distillation=DistillationConfig(alpha=1.0, teacher_store="stored"),
         optimisation=OptimisationConfig(epochs=epochs, batch_size=16),
         seed=SEED,
@@ -106,16 +101,22 @@ def search_only(
         teachers=(teacher,),
         space=SearchSpace(mappings=("uniform", "last-2")),
         search=SearchConfig(trials=trials),
-        pruning=PruningConfig("none"),  # every trial does all its epochs
+        pruning=PruningConfig(scheduler="none"),  # every trial does all its epochs
         cluster=ClusterConfig(max_concurrent=CPUS // workers, workers_per_trial=workers),
         seed=SEED,
         estimate=False,
     )
-    study = SearchOnly(config, say=lambda line: None)
+    study = Study(config, Console(lambda line: None))
     study.check()
     started = time.perf_counter()
-    study.run()
-    return config.folder, time.perf_counter() - started
+    with mock.patch.object(Stages, "of", _search_alone):
+        study.run()
+    return config.location.folder, time.perf_counter() - started
+
+
+def _search_alone(self, search, concurrent, callbacks):
+    """Yield no stage but the search."""
+    yield from self._followed(self._search_stage(search, concurrent), callbacks)
 
 
 def save_models(folder: Path) -> tuple[str, str]:

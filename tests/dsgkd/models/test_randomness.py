@@ -1,3 +1,5 @@
+"""A run that goes on draws what it would have drawn."""
+
 import random
 from pathlib import Path
 from typing import Any
