@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from bench_ledger import by_analysis, by_ledger, on_disk, peak, resident
-from dsgkd.training.run import OptimisationConfig, RunConfig
 from harness import Row, Section, Spread, interleaved
 from local_ray import CPUS, LocalRay
 
@@ -38,11 +37,7 @@ from dsgkd.study.search.space import SearchSpace
 from dsgkd.study.spec import TrialSpec
 from dsgkd.study.status.status import read_status
 from dsgkd.tasks.measures import MEASURES
-<<<<<<< HEAD
-from dsgkd.training.loop import EpochResult
-=======
 from dsgkd.training.config import OptimisationConfig, RunConfig
->>>>>>> main
 
 TRIALS = 1_000
 EPOCHS = 3

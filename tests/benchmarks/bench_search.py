@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import landscape
-from dsgkd.training.run import OptimisationConfig, RunConfig
 from harness import Row, Section, Spread
 from landscape import DEPTHS, EPOCHS, PEAK, CurveActor, Landscape, ParameterPoint, point_of, steps
 from local_ray import CPUS, LocalRay
@@ -35,12 +34,8 @@ from dsgkd.study.search.config import PruningConfig, SearchConfig
 from dsgkd.study.search.pruning import PruningCallback
 from dsgkd.study.search.search import Search
 from dsgkd.study.search.space import SearchSpace
-<<<<<<< HEAD
-from dsgkd.study.trial import TrialSpec
-=======
 from dsgkd.study.spec import TrialSpec
 from dsgkd.training.config import OptimisationConfig, RunConfig
->>>>>>> main
 
 BUDGET = 400
 """Epochs of each search."""
