@@ -1,11 +1,13 @@
 """Masked language modelling as a task of a run, on labelled and unlabelled notes together."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from watched_runs import assert_resumes, trained
+from watched_runs import assert_resumes, trained, watch
 
 from dsgkd.alignment.batch import Batch
 from dsgkd.data.transfer_set import TransferConfig
@@ -51,8 +53,6 @@ def test_the_loss_falls_on_held_out_notes(
 def test_the_same_text_has_other_tokens_hidden_in_every_epoch(
     make: Callable[..., RunConfig], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from watched_runs import watch
-
     hidden: dict[int, list[frozenset[int]]] = {}
 
     def see(batch: Batch) -> None:
@@ -98,9 +98,6 @@ def test_steps_take_the_place_of_epochs(
 def test_a_tokenizer_without_a_mask_is_one_line(
     make: Callable[..., RunConfig], cache: Path, tmp_path: Path, zoo: Path
 ) -> None:
-    import json
-    import shutil
-
     bare = tmp_path / "bare"
     shutil.copytree(zoo / "student", bare)
     file = bare / "tokenizer_config.json"
