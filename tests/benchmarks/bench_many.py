@@ -1,4 +1,4 @@
-"""The cost of a trial that computes nothing, from a thousand of them in one study.
+"""The cost of a trial that computes nothing: a thousand of them in one study.
 
 The driver does all that it does in a study: a search of two methods, the ledger, the account of
 the budget with a limit, the lines for people. Trials report three epochs and end. So everything
@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from dsgkd.study.search.pruning import PruningCallback
 from dsgkd.study.search.search import Search
 from dsgkd.study.search.space import SearchSpace
 from dsgkd.study.spec import TrialSpec
-from dsgkd.study.status.status import read_status
+from dsgkd.study.status.status import stage_before
 from dsgkd.tasks.measures import MEASURES
 from dsgkd.training.config import OptimisationConfig, RunConfig
 
@@ -44,7 +44,7 @@ EPOCHS = 3
 SAMPLE = 50
 """Trials between two looks at the memory."""
 RUN = RunConfig(
-    student=StudentConfig(model="student"),
+    student=StudentConfig("student"),
     optimisation=OptimisationConfig(epochs=EPOCHS),
 )
 METHODS = (MLKD, PLAIN)
@@ -56,21 +56,25 @@ def steps(spec: TrialSpec) -> Iterator[Report]:
     rates = spec.run.optimisation
     for epoch in range(1, EPOCHS + 1):
         score = 0.5 + rates.encoder_lr * 100 + rates.classifier_lr * 10 + epoch / 100
-        terms = dict.fromkeys(("ce", "hidden"), 1 / 2)
+        measured = dict.fromkeys(MEASURES, 0.5) | {"auroc": score, "threshold": 0.5}
+        terms = dict.fromkeys(("ce", "hidden"), 1 / 3)
         yield EpochFinished(
             epoch=epoch,
             score=score,
-            validation=dict.fromkeys(MEASURES, 0.5) | {"auroc": score, "threshold": 0.5},
+            validation=measured,
             best_epoch=epoch,
             best_objective=score,
             finished=epoch == EPOCHS,
             step=epoch,
-            loss=1.0,
+            loss=2 / 3,
             raw=terms,
             weighted=terms,
+            examples_per_second=1.0,
             ms_per_note=1.0,
+            peak_rss_mb=1.0,
+            peak_gpu_mb=0.0,
         )
-    yield TrialFinished(measured={"validation": dict.fromkeys(MEASURES, 0.5)})
+    yield TrialFinished(measured={"validation": measured}, peak_rss_mb=1.0, peak_gpu_mb=0.0)
 
 
 class Clock:
@@ -114,7 +118,7 @@ class Charged(TrialCallback):
 
     def __init__(self, callback: TrialCallback, clock: Clock) -> None:
         self._callback, self._clock = callback, clock
-        self._name = type(callback).__name__.lower().removesuffix("callback")
+        self._name = type(callback).__name__
 
     def on_start(self, spec: TrialSpec, at: datetime) -> None:
         """Pass it on."""
@@ -170,43 +174,46 @@ def study(folder: Path, trials: int) -> Clock:
     """Run one search stage as a study does; return what it cost."""
     clock, lines = Clock(), []
     ledger = Ledger(str(folder / "ledger"))
-    row = {"study_id": "bench", "name": "bench", "created_at": datetime.now(UTC)}
-    ledger.write("studies", [row | {"objective": "auroc"}], "study")
+    ledger.write("studies", [{"study_id": "bench", "name": "bench", "configuration": {}}], "study")
     space, by_method = SearchSpace(), {arm.method: arm for arm in arms(())}
-    depths, teachers = {"student": 4, "teacher": 12}, {"teacher": "teacher"}
+    depths = {"student": 4, "teacher": 12}
     search = Search(
         folder / "search.journal",
         "bench",
         SearchConfig(trials=trials),
         RUN,
         dict.fromkeys(METHODS, trials // len(METHODS)),
-        lambda trial, method: space.suggest(trial, by_method[method], RUN, teachers, depths),
+        lambda trial, method: space.suggest(
+            trial, by_method[method], RUN, {"teacher": "teacher"}, depths
+        ),
     )
-    pruning = PruningCallback(PruningConfig(), EPOCHS)
-    budget = BudgetCallback(BudgetConfig(max_hours=1_000.0))
-    reserve = Reserve(dict.fromkeys(METHODS, 5), (), CPUS)
+    pruning, budget = PruningCallback(PruningConfig(), EPOCHS), BudgetConfig(max_hours=1_000.0)
+    account, reserve = BudgetCallback(budget), Reserve(dict.fromkeys(METHODS, 5), (), CPUS)
 
     def specs() -> Iterator[TrialSpec]:
-        while (asked := clock.charge("ask", search.ask)) is not None:
+        while (planned := clock.charge("ask", search.ask)) is not None:
             yield TrialSpec(
                 study_id="bench",
-                trial_id=asked.trial_id,
+                trial_id=planned.trial_id,
                 attempt=1,
-                stage="search",
-                method=asked.method,
-                run=asked.run,
-                folder=str(folder / "trials" / asked.trial_id),
+                stage=planned.stage,
+                method=planned.method,
+                run=planned.run,
+                folder=str(folder / "trials" / planned.trial_id),
+                cache=str(folder),
+                scratch=str(folder / "scratch"),
                 ledger=ledger.root,
-                parameters=asked.parameters,
+                parameters=planned.parameters,
             )
 
     def exceeded(at: datetime) -> str | None:
-        limit: str | None = clock.charge("limits", lambda: budget.exceeded(at, reserve.expected()))
+        limit: str | None = clock.charge("limits", account.exceeded, at, reserve.expected())
         return limit
 
-    before = read_status(ledger).begun("search", trials, 0)
+    objective = ("auroc", MEASURES["auroc"])
+    before = stage_before("bench", "search", objective, EPOCHS, (trials, 0), ())
     progress = Progress(before, Console(lines.append))
-    callbacks = (LedgerCallback(ledger, ["auroc"]), search, pruning, reserve, budget, progress)
+    callbacks = (LedgerCallback(ledger, ["auroc"]), search, pruning, reserve, account, progress)
     watched = (Watch(clock), *(Charged(one, clock) for one in callbacks))
 
     def stages() -> Generator[Stage, None, None]:
@@ -238,10 +245,10 @@ def _by_hundreds(clock: Clock, trials: int) -> list[Row]:
                 "Tune ms": each["driver"] - each["watch"] - ours,
                 "ours ms": ours,
                 "ask ms": each["ask"],
-                "search ms": each["search"] + each["pruning"],
-                "ledger ms": each["ledger"],
-                "limits ms": each["limits"] + each["budget"] + each["reserve"],
-                "lines ms": each["progress"],
+                "search ms": each["Search"] + each["PruningCallback"],
+                "ledger ms": each["LedgerCallback"],
+                "limits ms": each["limits"] + each["BudgetCallback"] + each["Reserve"],
+                "lines ms": each["Progress"],
                 "driver MB": sum(memory) / len(memory),
             }
         )

@@ -1,6 +1,6 @@
 """What the search finds at equal cost, against stock OptunaSearch and chance.
 
-All of them search the same space of a study (`SearchSpace`, two teachers) through Tune, two trials
+Everybody searches the same space of a study (`SearchSpace`, two teachers) through Tune, two trials
 at a time, on learning curves whose optimum is known (`landscape.py`), and may train the same number
 of epochs in all. What counts is the regret: how much the configuration that each would hand on,
 by its own rule, loses to the optimum when trained whole and measured without noise.
@@ -66,7 +66,7 @@ class Seen:
 
 
 @dataclass
-class Trace(TrialCallback, tune.Callback, tune.Stopper):
+class Trace(tune.Callback, tune.Stopper, TrialCallback):
     """All reports of a search in the order in which they came; ends it when they are enough."""
 
     budget: int
@@ -86,12 +86,14 @@ class Trace(TrialCallback, tune.Callback, tune.Stopper):
         """Whether the budget is spent."""
         return len(self.seen) >= self.budget
 
+    # As a callback of a study.
+
     def on_epoch(self, spec: TrialSpec, epoch: EpochFinished, charge: Charge) -> None:
         """Note a report of a study."""
         self.seen.append(Seen(spec.trial_id, point_of(spec.run), epoch.epoch, epoch.score))
 
     def exceeded(self, at: datetime) -> str | None:
-        """Name the limit that is reached."""
+        """Return the limit that is reached."""
         return f"{self.budget} epochs" if self.stop_all() else None
 
 
@@ -129,7 +131,7 @@ def bridge(seeds: Iterator[int], budget: int, folder: Path) -> dict[int, list[Se
             search, pruning = _search(seed, folder), PruningCallback(PRUNING, EPOCHS)
             yield Stage(
                 "search",
-                _trials(search, seed),
+                _specs(search, seed),
                 callbacks=(search, pruning, trace),
                 should_stop=pruning.should_stop,
                 exceeded=trace.exceeded,
@@ -143,7 +145,7 @@ def bridge(seeds: Iterator[int], budget: int, folder: Path) -> dict[int, list[Se
 
 def _run(seed: int) -> RunConfig:
     return RunConfig(
-        student=StudentConfig(model="student"),
+        student=StudentConfig("student"),
         optimisation=OptimisationConfig(epochs=EPOCHS),
         seed=seed,
     )
@@ -166,16 +168,16 @@ def _search(seed: int, folder: Path) -> Search:
     )
 
 
-def _trials(search: Search, seed: int) -> Iterator[TrialSpec]:
-    while (asked := search.ask()) is not None:
+def _specs(search: Search, seed: int) -> Iterator[TrialSpec]:
+    while (planned := search.ask()) is not None:
         yield TrialSpec(
             study_id=f"bench-{seed}",
-            trial_id=asked.trial_id,
+            trial_id=planned.trial_id,
             attempt=1,
-            stage="search",
-            method=asked.method,
-            run=asked.run,
-            parameters=asked.parameters,
+            stage=planned.stage,
+            method=planned.method,
+            run=planned.run,
+            parameters=planned.parameters,
         )
 
 
@@ -292,7 +294,7 @@ def difference(ours: list[float], theirs: list[float]) -> Spread:
 
 
 def notes(found: Found, budget: int) -> list[str]:
-    """Say what the table does not."""
+    """Return what the table does not tell."""
     ours, theirs = regrets(found, "bridge", budget), regrets(found, "stock", budget)
     wins = sum(one < other for one, other in zip(ours, theirs))
     losses = sum(one > other for one, other in zip(ours, theirs))

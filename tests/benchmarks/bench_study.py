@@ -6,21 +6,19 @@ random weights on the embedded world. Figures are read from the ledger: `seconds
 """
 
 import tempfile
-import time
 from pathlib import Path
-from unittest import mock
+from unittest.mock import patch
 
 import pandas as pd
-import pyarrow.parquet as pq
-import torch
 from bench_preparation import tokenizers
+from bench_reference import save_models
 from harness import Row, Section
 from local_ray import CPUS, LocalRay
-from transformers import BertModel
-from workload import MINI, SEED
+from workload import SEED, spent
 
-from dsgkd.data.world import WorldConfig
 from dsgkd.distillation.config import DistillationConfig
+from dsgkd.ledger import Ledger, Table
+from dsgkd.ledger.ledger import frames
 from dsgkd.models.student import StudentConfig
 from dsgkd.study.config import ClusterConfig, StudyConfig
 from dsgkd.study.console import Console
@@ -38,7 +36,7 @@ def run(quick: bool) -> Section:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         out = Path(folder)
-        models = save_models(out / "models")
+        models = new_models(out / "models")
         with LocalRay():
             search_only(
                 out, models, "warm-up", 3, 1
@@ -82,55 +80,48 @@ def _whole(out: Path, models: tuple[str, str], trials: int, epochs: int) -> list
     ]
 
 
+class SearchOnly(Stages):
+    """The stages of a study without confirmation."""
+
+    def of(self, search, concurrent, callbacks):
+        yield from self._followed(self._search_stage(search, concurrent), callbacks)
+
+
 def search_only(
     out: Path, models: tuple[str, str], name: str, trials: int, epochs: int, workers: int = 1
 ) -> tuple[Path, float]:
     """Run the search stage of a study; return its folder and its wall time."""
     student, teacher = models
     run = RunConfig(
-        world=WorldConfig(),
-        student=StudentConfig(model=student),
+        student=StudentConfig(student),
         distillation=DistillationConfig(alpha=1.0, teacher_store="stored"),
         optimisation=OptimisationConfig(epochs=epochs, batch_size=16),
         seed=SEED,
     )
     config = StudyConfig(
         name=name,
-        out=out / "runs",
+        out=str(out / "runs"),
         run=run,
         teachers=(teacher,),
         space=SearchSpace(mappings=("uniform", "last-2")),
         search=SearchConfig(trials=trials),
-        pruning=PruningConfig(scheduler="none"),  # every trial does all its epochs
+        pruning=PruningConfig("none"),  # every trial does all its epochs
         cluster=ClusterConfig(max_concurrent=CPUS // workers, workers_per_trial=workers),
         seed=SEED,
         estimate=False,
     )
     study = Study(config, Console(lambda line: None))
     study.check()
-    started = time.perf_counter()
-    with mock.patch.object(Stages, "of", _search_alone):
-        study.run()
-    return config.location.folder, time.perf_counter() - started
+    with patch("dsgkd.study.study.Stages", SearchOnly):
+        seconds = spent(study.run)
+    return config.location.folder, seconds
 
 
-def _search_alone(self, search, concurrent, callbacks):
-    """Yield no stage but the search."""
-    yield from self._followed(self._search_stage(search, concurrent), callbacks)
-
-
-def save_models(folder: Path) -> tuple[str, str]:
+def new_models(folder: Path) -> tuple[str, str]:
     """Save a student and a teacher of random weights with their tokenizers."""
-    teacher, student = tokenizers()
-    for seed, (name, tokenizer) in enumerate((("student", student), ("teacher", teacher))):
-        torch.manual_seed(seed)
-        config = MINI.config("cpu")
-        config.vocab_size = len(tokenizer)
-        BertModel(config).save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
+    save_models(tokenizers(), folder, dropout=0.1)
     return str(folder / "student"), str(folder / "teacher")
 
 
-def read(folder: Path, table: str) -> pd.DataFrame:
-    frames = [pq.ParquetFile(p).read().to_pandas() for p in (folder / "ledger" / table).glob("*")]
-    return pd.concat(frames)
+def read(folder: Path, table: Table) -> pd.DataFrame:
+    return frames([Ledger(folder / "ledger")], table)

@@ -1,4 +1,4 @@
-"""Invented learning curves whose optimum is known, for searches to find.
+"""Invented learning curves whose optimum is known, for a search to find.
 
 A configuration's curve rises from 0.5 to its value after the last epoch; the best value anywhere is
 PEAK. How fast it rises depends on the learning rate and on alpha, so some that end well start
@@ -82,15 +82,16 @@ def point_of(run: Any) -> dict[str, Any]:
 
 def steps(spec: Any) -> Iterator[Report]:
     """Be a trial of a study: one report an epoch."""
-    landscape, point, best = Landscape(spec.run.seed), point_of(spec.run), 0.0
+    landscape, point, best, best_epoch = Landscape(spec.run.seed), point_of(spec.run), 0.0, 0
     for epoch in range(1, EPOCHS + 1):
         score = landscape.measured(point, epoch)
-        best = max(best, score)
+        if score > best:
+            best, best_epoch = score, epoch
         yield EpochFinished(
             epoch=epoch,
             score=score,
-            validation={"auroc": score},
-            best_epoch=epoch,
+            validation={},
+            best_epoch=best_epoch,
             best_objective=best,
             finished=epoch == EPOCHS,
         )
