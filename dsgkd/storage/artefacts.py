@@ -5,12 +5,12 @@ import os
 import re
 import shutil
 import tempfile
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dsgkd.errors import StorageError
-from dsgkd.storage.atomic import sync
+from dsgkd.storage.atomic import atomic_folder
 from dsgkd.storage.lease import Busy, Lease
 from dsgkd.storage.location import Location
 
@@ -51,10 +51,9 @@ class Artefacts:
             return None
         with self._alone_here(key):
             if not folder.is_dir():
-                fetched = self._fresh(key)
-                for name in json.loads(whole):
-                    remote.download(name, fetched / name)
-                self._finish(fetched, folder)
+                with self._draft(key) as fetched:
+                    for name in json.loads(whole):
+                        remote.download(name, fetched / name)
         return folder
 
     def ensure(self, key: str, build: Callable[[Path], None]) -> Path:
@@ -81,8 +80,7 @@ class Artefacts:
         return folder
 
     def _build(self, key: str, build: Callable[[Path], None]) -> Path:
-        made, folder = self._fresh(key), self._of(key)
-        try:
+        with self._draft(key) as made:
             build(made)
             if self._location.is_remote:
                 remote = self._location.child(key)
@@ -90,10 +88,7 @@ class Artefacts:
                 for name in names:
                     remote.upload(name, made / name)
                 remote.write(_WHOLE, json.dumps(names).encode())
-            self._finish(made, folder)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-        return folder
+        return self._of(key)
 
     def _alone_here(self, key: str) -> Lease:
         """Return what one process of a node holds while it makes or fetches an artefact."""
@@ -104,24 +99,15 @@ class Artefacts:
             raise ValueError(f"artefacts: not a key: {key!r}")
         return self._folder / key
 
-    def _fresh(self, key: str) -> Path:
-        """Return a new folder beside the artefact's, and delete those that were left unfinished."""
+    @contextmanager
+    def _draft(self, key: str) -> Iterator[Path]:
+        """Yield a folder that becomes the artefact's; delete those that were left unfinished."""
+        folder = self._of(key)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for left in self._folder.glob(f".{key}.*.tmp"):
                 shutil.rmtree(left, ignore_errors=True)
-            folder = self._folder / f".{key}.{uuid.uuid4().hex}.tmp"
-            folder.mkdir(mode=0o700)
+            with atomic_folder(folder) as draft:
+                yield draft
         except OSError as error:
-            raise StorageError.of(self._folder, error) from error
-        return folder
-
-    def _finish(self, made: Path, folder: Path) -> None:
-        try:
-            for path in (*made.rglob("*"), made):
-                sync(path)
-            made.rename(folder)
-            sync(folder.parent)
-        except OSError as error:
-            if not folder.is_dir():  # or another process was as fast
-                raise StorageError.of(folder, error) from error
+            raise StorageError.of(folder, error) from error

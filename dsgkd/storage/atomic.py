@@ -53,12 +53,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         draft.mkdir()
         yield draft
-        for path in draft.iterdir():
-            with path.open("rb") as written:
-                os.fsync(written.fileno())
+        for path in (*draft.rglob("*"), draft):
+            sync(path)
         if folder.exists():
             os.replace(folder, replaced)
         os.replace(draft, folder)
+        sync(folder.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     finally:  # after the rename there is nothing left to remove
         shutil.rmtree(draft, ignore_errors=True)

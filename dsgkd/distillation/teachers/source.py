@@ -15,8 +15,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.distillation.config import DistillationConfig
+from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.distillation.store.populate import populate, words_needed
-from dsgkd.distillation.store.shard_storage import ShardStorage, StoreConfig
+from dsgkd.distillation.store.shard_storage import shard_storage
 from dsgkd.distillation.store.state_kinds import bytes_needed, kinds_of
 from dsgkd.distillation.store.states import States
 from dsgkd.distillation.teachers.teacher import LiveTeacher, StoredTeacher, Teacher
@@ -25,7 +26,6 @@ from dsgkd.models.attention import attention_for
 from dsgkd.models.fingerprint import fingerprint
 from dsgkd.models.hub import load_config, load_model
 from dsgkd.models.taps import TapRequest
-from dsgkd.storage.location import Location
 
 StoreUse = Literal["hit", "miss", "off"]
 
@@ -85,8 +85,7 @@ class TeacherSource:
         if self.random_weights_seed is not None:
             label += f"-random-{self.random_weights_seed}"
         name = f"{label}-{self.key}"
-        uri = Location(store.folder).child(name).root if store.is_remote else ""
-        states = States(ShardStorage(store.root(cache) / name, uri), self.key)
+        states = States(shard_storage(store, cache, name), self.key)
         states.storage.describe({"teacher": label, "key": self.key})
         return states
 

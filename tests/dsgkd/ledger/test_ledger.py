@@ -133,6 +133,7 @@ def test_values_keep_their_types(tmp_path: Path) -> None:
     assert probability.to_pylist() == [[0.25, 0.75]]
 
 
+@pytest.mark.slow
 def test_readers_see_only_whole_files_while_a_file_is_being_replaced(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.write("metrics", epochs(3), "t-0")
@@ -318,6 +319,7 @@ def test_a_read_only_folder_is_one_line(tmp_path: Path) -> None:
         Ledger(tmp_path / "ledger").write("metrics", epochs(1), "t-0")
 
 
+@pytest.mark.slow
 def test_a_really_full_disk_is_one_line_and_leaves_no_half_file(on_a_small_disk) -> None:
     script = textwrap.dedent(
         """

@@ -86,6 +86,7 @@ def expected(numbers: Any, attempt: int = 1) -> dict[str, Counter[Any]]:
     return {table: Counter(dict.fromkeys(keys, count)) for table, count in rows.items()}
 
 
+@pytest.mark.slow
 def test_the_files_of_finished_trials_become_one_as_soon_as_they_are_many(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     write_study(ledger)
@@ -171,6 +172,7 @@ def test_a_merged_file_grows_until_it_is_full_and_is_then_never_touched(
         assert read(str(tmp_path)) == expected(range(64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["s3", "hdfs"])
 def test_a_merge_that_is_killed_at_any_call_loses_nothing_and_is_taken_up_again(
     kind: str, monkeypatch: pytest.MonkeyPatch
@@ -216,6 +218,7 @@ def test_a_merge_that_is_killed_at_any_call_loses_nothing_and_is_taken_up_again(
     assert call > 30  # a merge of three tables is many calls: the loop did not end at once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["fsync", "replace", "write"])
 def test_a_full_disk_leaves_all_readable_and_the_merge_is_done_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -303,6 +306,7 @@ def write_until_killed(root: str, first: int, done: int, told: Connection) -> No
         ledger.seal(name)
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_again_and_again_loses_no_finished_trial(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dsgkd.ledger"])
@@ -343,6 +347,7 @@ def test_a_driver_that_is_killed_again_and_again_loses_no_finished_trial(tmp_pat
     assert doubles  # some were killed between writing and deleting
 
 
+@pytest.mark.slow
 def test_readers_see_every_finished_trial_once_while_files_are_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

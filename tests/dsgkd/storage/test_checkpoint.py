@@ -1,22 +1,13 @@
 import errno
-import random
 import resource
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from dsgkd.errors import InputError
-from dsgkd.storage.checkpoint import (
-    load_state,
-    random_state,
-    restore_random_state,
-    save_state,
-    seed_everything,
-)
+from dsgkd.storage.checkpoint import load_state, save_state
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -53,21 +44,6 @@ def test_a_saved_tensor_is_a_copy(tmp_path: Path) -> None:
     weight.zero_()
 
     assert load_state(tmp_path / "a")["weight"].tolist() == [1, 1]
-
-
-def test_every_generator_goes_on_where_it_was(tmp_path: Path) -> None:
-    def draw() -> tuple[Any, ...]:
-        return random.random(), np.random.normal(), torch.rand(1).item()
-
-    seed_everything(3)
-    draw()
-    np.random.normal()  # numpy keeps every second normal for later
-    save_state(tmp_path / "a", random_state())
-    expected = [draw() for _ in range(3)]
-    seed_everything(4)
-
-    restore_random_state(load_state(tmp_path / "a"))
-    assert [draw() for _ in range(3)] == expected
 
 
 @pytest.mark.parametrize("damage", [b"", b"no checkpoint", None])

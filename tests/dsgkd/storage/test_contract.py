@@ -1,7 +1,6 @@
 """What local disk and object storage both promise."""
 
 import json
-import multiprocessing
 import os
 import pickle
 import signal
@@ -9,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -119,6 +117,7 @@ def test_a_reader_sees_whole_files_only(location: Location) -> None:
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new(location: Location) -> None:
     script = (
         "import sys\nfrom dsgkd.storage.location import Location\n"
@@ -186,6 +185,7 @@ HOLDER = (
 )
 
 
+@pytest.mark.slow
 def test_a_lease_that_is_renewed_outlives_its_seconds(location: Location) -> None:
     process = started(HOLDER, location.root, "4")
     until = time.monotonic() + 3
@@ -197,6 +197,7 @@ def test_a_lease_that_is_renewed_outlives_its_seconds(location: Location) -> Non
         assert process.wait() == 0
 
 
+@pytest.mark.slow
 def test_the_lease_of_a_dead_holder_ends(location: Location) -> None:
     process = started(HOLDER, location.root, "600")
     with pytest.raises(Busy):
@@ -226,37 +227,32 @@ def test_checkpoints_come_back_are_replaced_and_deleted(root: str) -> None:
         checkpoints.load("last.safetensors")
 
 
-def builder(log: Path) -> Callable[[Path], None]:
-    """Return what builds an artefact of two files, slowly, and says that it did."""
-
-    def build(folder: Path) -> None:
-        with log.open("a") as file:
-            file.write(f"{os.getpid()}\n")
-        time.sleep(0.5)
-        (folder / "config.json").write_text("{}")
-        (folder / "below").mkdir()
-        (folder / "below" / "weights").write_bytes(b"1234")
-
-    return build
+def build(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
 
 
-def ensure(root: str, copies: Path, log: Path) -> None:
-    folder = Artefacts(root, copies).ensure("k1", builder(log))
-    assert (folder / "below" / "weights").read_bytes() == b"1234"
-
-
+@pytest.mark.slow
 def test_an_artefact_is_built_once_by_several_processes_at_the_same_time(
     root: str, tmp_path: Path
 ) -> None:
-    context, log = multiprocessing.get_context("forkserver"), tmp_path / "log"
+    script = (
+        "import os, sys, time\nfrom pathlib import Path\n"
+        "from dsgkd.storage.artefacts import Artefacts\n"
+        "def build(folder):\n"
+        "    with open(sys.argv[3], 'a') as log: log.write(f'{os.getpid()}\\n')\n"
+        "    time.sleep(0.5)\n"
+        "    (folder / 'below').mkdir()\n"
+        "    (folder / 'below' / 'weights').write_bytes(b'1234')\n"
+        "    (folder / 'config.json').write_text('{}')\n"
+        "print('go', flush=True)\n"
+        "folder = Artefacts(sys.argv[1], Path(sys.argv[2])).ensure('k1', build)\n"
+        "assert (folder / 'below' / 'weights').read_bytes() == b'1234'"
+    )
+    log = tmp_path / "log"
     # The first two share a node, the third has one of its own.
     nodes = [tmp_path / node for node in ("node-1", "node-1", "node-2")]
-    processes = [context.Process(target=ensure, args=(root, node, log)) for node in nodes]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    processes = [started(script, root, str(node), str(log)) for node in nodes]
+    assert [process.wait() for process in processes] == [0, 0, 0]
     assert len(log.read_text().splitlines()) == 1
     again = Artefacts(root, tmp_path / "node-3")
     assert again.get("k2") is None
@@ -278,12 +274,13 @@ def test_an_artefact_that_could_not_be_built_leaves_nothing_and_is_built_by_the_
     with pytest.raises(InputError, match="mend it"):
         artefacts.ensure("k1", fail)
     assert artefacts.get("k1") is None
-    folder = artefacts.ensure("k1", builder(tmp_path / "log"))
+    folder = artefacts.ensure("k1", build)
     assert not (folder / "half").exists()
     with pytest.raises(ValueError, match="not a key"):
         artefacts.get("../k1")
 
 
+@pytest.mark.slow
 def test_an_artefact_whose_builder_was_killed_is_built_by_another(
     root: str, tmp_path: Path
 ) -> None:
@@ -301,7 +298,7 @@ def test_an_artefact_whose_builder_was_killed_is_built_by_another(
     process = started(script, root, str(tmp_path / "node"))
     process.kill()
     process.wait()
-    folder = Artefacts(root, tmp_path / "node").ensure("k1", builder(tmp_path / "log"))
+    folder = Artefacts(root, tmp_path / "node").ensure("k1", build)
     assert not (folder / "half").exists()
     assert not list(folder.parent.glob(".*.tmp"))
     assert json.loads((folder / "config.json").read_text()) == {}

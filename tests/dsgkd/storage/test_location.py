@@ -53,6 +53,7 @@ def test_the_pauses_between_attempts_grow(monkeypatch: pytest.MonkeyPatch) -> No
     assert slept == sorted(slept)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSES", ())  # Arrow tries three times by itself
     with socket.socket() as taken:  # bound, and not listening
