@@ -192,20 +192,20 @@ def _refusal(cls: type, error: pydantic.ValidationError) -> InputError:
         bounds = accepts(wanted, noun=kind in ("int_type", "float_type", "finite_number"))
         remedy = f"choose {bounds}" if bounds.startswith("one of") else f"give {bounds}"
         if kind.startswith("greater_than"):
-            what = f"{_shown(given)} is too small"
+            what = f"{shown(given)} is too small"
         elif kind.startswith("less_than"):
-            what = f"{_shown(given)} is too large"
+            what = f"{shown(given)} is too large"
             limit = next(iter(problem["ctx"].values()))
             if limit >= _SLIP:  # a bound that excludes slips, of which the words say nothing
                 remedy = f"give less than {limit:g}"
         elif kind == "string_too_long":
             what = f"{len(given):,} characters are too many"
         else:
-            what = f"{_shown(given)} does not fit"
+            what = f"{shown(given)} does not fit"
     return InputError(where, what, remedy)
 
 
-def _shown(given: Any) -> str:
+def shown(given: Any) -> str:
     """Return a value as a message may show it: short, and without signs a terminal obeys."""
     if isinstance(given, int) and abs(given) >= 10**15:
         return "a number of this size"

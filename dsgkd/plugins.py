@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from dsgkd.configuration import shown
 from dsgkd.errors import InputError
 
 
@@ -24,9 +25,9 @@ def find(what: str, name: str, builtin: Mapping[str, Any]) -> Any:
     own = "package.module:Class" if builtin else "package.module:function"
     if not colon:
         known = f"choose of {', '.join(builtin)}, or" if builtin else "give"
-        raise InputError(what, f"'{name}' unknown", f"{known} {own}")
+        raise InputError(what, f"{shown(name)} unknown", f"{known} {own}")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # it is somebody's own module
         remedy = f"give {own}, with the package on PYTHONPATH"
-        raise InputError(what, f"'{name}' cannot be imported", remedy) from error
+        raise InputError(what, f"{shown(name)} cannot be imported", remedy) from error

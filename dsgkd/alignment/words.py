@@ -8,7 +8,7 @@ from typing import Literal
 
 import regex
 
-from dsgkd.configuration import Text, config
+from dsgkd.configuration import Text, config, shown
 from dsgkd.errors import InputError
 
 Span = tuple[int, int]
@@ -102,6 +102,6 @@ def _script_patterns(script: str) -> tuple[regex.Pattern[str], regex.Pattern[str
             raise regex.error("not a name")
         run = regex.compile(rf"{part}(?:{_JOINERS}{part})*+", regex.V1)
         return run, regex.compile(letter, regex.V1)
-    except regex.error:
+    except (regex.error, ValueError, OverflowError):  # of a name that reads as a number
         remedy = "use the name of a Unicode script, such as Latin, Han, Hangul or Cyrillic"
-        raise InputError("word rule", f"script {script!r} is not known", remedy) from None
+        raise InputError("word rule", f"script {shown(script)} is not known", remedy) from None

@@ -22,7 +22,7 @@ from tyro.constructors import (
 )
 
 from dsgkd.cli.short_names import ALONE, EXPANDED, JOINTS, MAY_BE_EMPTY, SHORT
-from dsgkd.configuration import accepts
+from dsgkd.configuration import accepts, shown
 from dsgkd.errors import InputError
 
 T = TypeVar("T")
@@ -60,6 +60,12 @@ def parse(
     line = _Line(cls, default, hidden, arguments)
     found: T = line.read(prog, description)
     return found
+
+
+def flag_names(default: Any) -> list[str]:
+    """Return the long names of the flags of a tree, without dashes."""
+    line = _Line(type(default), default, frozenset(), ())
+    return list(dict.fromkeys(flag.name for flag in line.flags.values()))
 
 
 def peek(arguments: Sequence[str], *names: str) -> str:
@@ -117,7 +123,7 @@ class _Line:
         self._all = "--help-all" in arguments
         self._brief = not self._all and any(each in ("--help", "-h") for each in arguments)
         self._paths: dict[tuple[type, str], str] = {}
-        self._flags: dict[str, _Flag] = {}
+        self.flags: dict[str, _Flag] = {}
         self._fixed: set[tuple[type, str]] = set()
         self._walk(cls, default, "", "", hidden)
         self._given: dict[str, str] = {}
@@ -132,7 +138,7 @@ class _Line:
         registry.primitive_rule(_optional)
         registry.primitive_rule(_list)
         text = description.strip()
-        if self._brief and not all(flag.is_brief for flag in self._flags.values()):
+        if self._brief and not all(flag.is_brief for flag in self.flags.values()):
             text += "\n\n--help-all explains every field."
         with _errors.on_parse_error(self._refuse):
             return tyro.cli(
@@ -167,7 +173,7 @@ class _Line:
                 flag = _Flag(flag_name, SHORT.get(f"{cls.__name__}.{name}", ""), kind)
                 self._paths[cls, name] = flag_name
                 for each in filter(None, (flag_name, flag.short)):
-                    self._flags[each] = flag
+                    self.flags[each] = flag
 
     def _normalised(self, arguments: Sequence[str]) -> list[str]:
         """Return the arguments with one `--flag=value` a flag."""
@@ -176,7 +182,7 @@ class _Line:
             token = left.pop(0)
             typed, equals, value = token.partition("=")
             name, template = EXPANDED.get(typed, (typed, "{}"))
-            flag = self._flags.get(name[2:].replace("_", "-")) if name.startswith("--") else None
+            flag = self.flags.get(name[2:].replace("_", "-")) if name.startswith("--") else None
             if flag is None or _plain(flag.kind) is bool:
                 rest.append("--help" if token == "--help-all" else token)
                 continue
@@ -217,7 +223,7 @@ class _Line:
         for field in spec.fields:
             owner: tuple[type, str] = info.type, field.name
             kind: Any = field.type
-            flag = self._flags.get(self._paths.get(owner, ""))
+            flag = self.flags.get(self._paths.get(owner, ""))
             if owner in self._fixed or (self._brief and flag and not flag.is_brief):
                 if not isinstance(field.default, type(tyro.MISSING)):
                     fixed[field.name] = field.default
@@ -238,7 +244,7 @@ class _Line:
             except InputError as error:
                 field = error.where.partition("[")[0]
                 name = self._paths.get((cls, field)) or field.replace("_", "-")
-                flag = self._flags.get(name)
+                flag = self.flags.get(name)
                 if flag is None:
                     raise
                 raise InputError(flag.shown, error.what, error.remedy) from None
@@ -250,22 +256,20 @@ class _Line:
         """Raise what tyro is about to print a box of."""
         if isinstance(event, _errors.UnrecognizedArgs):
             token = event.tokens[0]
-            known = [f"--{name}" for name in self._flags]
+            known = [f"--{name}" for name in self.flags]
             close = get_close_matches(token, known, n=1)
             remedy = f"did you mean {close[0]}?" if close else "see --help"
-            raise InputError(token, "no such flag" if token[:1] == "-" else "too much", remedy)
-        if isinstance(event, _errors.MissingArgs):
-            missing = event.missing_arguments[0].arg
-            flag = self._flags[missing.lowered.name_or_flags[-1].lstrip("-").replace("_", "-")]
-            shown = flag.name.upper() if missing.is_positional() else flag.shown
-            raise InputError(shown, "missing", f"give {accepts(flag.kind, noun=True)}")
-        argument = getattr(event, "argument", None)
+            what = "no such flag" if token.startswith("-") else "too much"
+            raise InputError(shown(token).strip("'"), what, remedy)
+        missing = isinstance(event, _errors.MissingArgs)
+        argument = event.missing_arguments[0].arg if missing else getattr(event, "argument", None)
         if argument is None:
             raise InputError("command line", type(event).__name__, "see --help")
-        flag = self._flags[argument.lowered.name_or_flags[-1].lstrip("-").replace("_", "-")]
+        flag = self.flags[argument.lowered.name_or_flags[-1].lstrip("-").replace("_", "-")]
+        name = flag.name.upper() if argument.is_positional() else flag.shown
         value = self._given.get(flag.name) or getattr(event, "value", "this value")
-        remedy = accepts(flag.kind, noun=True)
-        raise InputError(flag.shown, f"'{value}' does not fit", f"give {remedy}")
+        what = "missing" if missing else f"{shown(value)} does not fit"
+        raise InputError(name, what, f"give {accepts(flag.kind, noun=True)}")
 
 
 def _notes(name: str, flag: _Flag | None) -> Iterator[Any]:

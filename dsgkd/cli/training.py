@@ -1,6 +1,8 @@
 """What the commands that train one student have in common."""
 
+import shlex
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from dsgkd.alignment.coverage import coverage
@@ -84,4 +86,10 @@ def save_best(opened: OpenRun, checkpoints: Checkpoints, folder: Path) -> None:
     )
     save_student(target, student, opened.tokenizer, card)
     print(f"best student: {target}")
-    print(f"next: dsgkd evaluate --model {target} --split-name test")
+    columns = (
+        f"--{name}={shlex.quote(value)}"
+        for name, value in asdict(config.data).items()
+        if name in ("text", "label", "split", "group", "id") and value is not None
+    )
+    data = [f"--data {shlex.quote(config.data.path)}", *columns] if config.data.path else []
+    print(" ".join([f"next: dsgkd evaluate --model {shlex.quote(str(target))}", *data]))

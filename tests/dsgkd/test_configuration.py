@@ -1,16 +1,18 @@
 """Every configuration comes back whole from JSON; one that does not fit is refused in one line."""
 
 import json
+import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
+from annotated_types import Ge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsgkd.configuration import structure
+from dsgkd.configuration import Count, LearningRate, Name, Seed, Share, config, structure
 from dsgkd.errors import InputError
 from dsgkd.study.config import StudyConfig
 from dsgkd.training.config import RunConfig, paper_preset
@@ -152,3 +154,57 @@ def test_what_does_not_fit_is_named_and_its_value_is_not_shown(plain, where):
 def test_values_that_make_no_sense_are_refused_as_ever():
     with pytest.raises(InputError, match="epochs: 0 is too small"):
         structure(RunConfig, {"optimisation": {"epochs": 0}})
+
+
+@config
+class Checked:
+    count: Count = 3
+    share: Share = 0.5
+    rate: LearningRate = 0.1
+    seed: Seed = 1
+    name: Name = "first"
+    kind: Literal["a", "b"] = "a"
+    ends: tuple[Share, Share] = (0.0, 1.0)
+    maybe: Annotated[int, Ge(2)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ends[0] > self.ends[1]:
+            raise InputError("ends", "the wrong way round", "swap them")
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"count": -1}, "count: -1 is too small: give 1 or more"),
+        ({"count": 10**30}, "count: a number of this size is too large: give less than 1e+12"),
+        ({"count": "3"}, "count: '3' does not fit: give a whole number, 1 or more"),
+        ({"count": True}, "count: True does not fit: give a whole number, 1 or more"),
+        ({"share": 2.0}, "share: 2.0 is too large: give 0 to 1"),
+        ({"share": float("nan")}, "share: nan does not fit: give a number, 0 to 1"),
+        ({"rate": 0.0}, "rate: 0.0 is too small: give more than 0 and at most 10"),
+        ({"seed": 2**63}, "seed: a number of this size is too large: give less than 9.22337e+18"),
+        ({"name": "a/b"}, "name: 'a/b' does not fit: give letters, digits, dots,"),
+        ({"name": "\x1b[1m"}, r"name: '\x1b[1m' does not fit"),
+        ({"kind": "c"}, "kind: 'c' does not fit: choose one of: a, b"),
+        ({"ends": (0.0, 1.5)}, "ends[1]: 1.5 is too large: give 0 to 1"),
+        ({"ends": (1.0, 0.5)}, "ends: the wrong way round: swap them"),
+        ({"maybe": 1}, "maybe: 1 is too small: give 2 or more"),
+        ({"other": 1}, "other: this version of dsgkd knows no such field"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_one_line(given, line):
+    with pytest.raises(InputError) as caught:
+        Checked(**given)
+    assert str(caught.value).startswith(line)
+
+
+def test_a_configuration_is_a_frozen_dataclass():
+    checked = Checked(share=1)
+    assert type(checked.share) is float
+    assert replace(checked, count=5) == Checked(count=5, share=1.0)
+    assert pickle.loads(pickle.dumps(checked)) == checked
+    assert hash(checked) == hash(Checked(share=1.0))
+    with pytest.raises(InputError, match="count: 0 is too small"):
+        replace(checked, count=0)
+    with pytest.raises(FrozenInstanceError):
+        checked.count = 4

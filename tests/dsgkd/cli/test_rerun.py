@@ -22,6 +22,8 @@ from dsgkd.training.config import RunConfig
 from dsgkd.training.loop import DivergedError, EpochResult, train
 from dsgkd.training.opening import open_run, open_table
 
+pytestmark = pytest.mark.slow
+
 TRIAL = "search-mlkd-003"
 
 

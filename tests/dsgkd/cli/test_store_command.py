@@ -8,6 +8,8 @@ import pytest
 
 from dsgkd.distillation.teachers import source as teachers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cache(run_cli, short, tmp_path) -> Path:
