@@ -17,6 +17,7 @@ from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.distillation.config import DistillationConfig
 from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.distillation.store.populate import populate, words_needed
+from dsgkd.distillation.store.shard_storage import shard_storage
 from dsgkd.distillation.store.state_kinds import bytes_needed, kinds_of
 from dsgkd.distillation.store.states import States
 from dsgkd.distillation.teachers.teacher import LiveTeacher, StoredTeacher, Teacher
