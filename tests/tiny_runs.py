@@ -33,7 +33,7 @@ MILD = ["rhinitis", "cough", "rash", "sneezing"]
 KOREAN = ["환아", "어제", "부터", "증상", "있어", "내원", "보호자", "동반", "관찰", "호소"]
 
 
-def _notes(rows: int, seed: int) -> list[dict[str, str]]:
+def notes_of(rows: int, seed: int) -> list[dict[str, str]]:
     """Urgent or mild by its English term; every fifth note has a Korean word instead of one."""
     draw = random.Random(seed)
     notes = []
@@ -50,7 +50,7 @@ def _notes(rows: int, seed: int) -> list[dict[str, str]]:
 
 
 def write_notes(path: Path, splits: dict[str, int]) -> Path:
-    notes = _notes(sum(splits.values()), seed=5)
+    notes = notes_of(sum(splits.values()), seed=5)
     names = [name for name, count in splits.items() for _ in range(count)]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["id", "text", "label", "split"])
@@ -149,18 +149,18 @@ def make_config(notes_csv: Path, zoo: Path) -> Callable[..., RunConfig]:
         short = OptimisationConfig(
             epochs=3, batch_size=8, encoder_lr=2e-3, classifier_lr=5e-3, precision="fp32"
         )
-        run = RunConfig(
-            data=DataConfig(path=str(notes_csv)),
-            student=StudentConfig(str(zoo / student)),
-            distillation=DistillationConfig(
+        fields: dict[str, Any] = {
+            "data": DataConfig(path=str(notes_csv)),
+            "student": StudentConfig(str(zoo / student)),
+            "distillation": DistillationConfig(
                 "+".join(str(zoo / name) for name in teacher.split("+") if name),
                 **distillation or {},
             ),
-            optimisation=replace(short, **optimisation or {}),
-            selection=SelectionConfig(**selection or {}),
-            max_length=48,
-            device="cpu",
-        )
-        return replace(run, **changes)
+            "optimisation": replace(short, **optimisation or {}),
+            "selection": SelectionConfig(**selection or {}),
+            "max_length": 48,
+            "device": "cpu",
+        }
+        return RunConfig(**fields | changes)
 
     return make

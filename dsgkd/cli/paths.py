@@ -7,26 +7,40 @@ from pathlib import Path
 from dsgkd.data.transfer_set import SYNTHETIC
 from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
-from dsgkd.models.names import CORPUS_PREFIX
+from dsgkd.models.names import CORPUS_PREFIX, HUB_MODELS, TINY_MODELS
+from dsgkd.study.config import ConfirmationConfig
 from dsgkd.training.config import RunConfig
 
 
 def absolute(path: str) -> str:
-    """Return a local path in full; nothing, a URI and the synthetic texts stay as they are."""
-    if not path or "://" in path or path == SYNTHETIC:
+    """Return a local path in full; nothing and a URI stay as they are."""
+    if not path or "://" in path:
         return path
     return os.path.abspath(os.path.expanduser(path))
 
 
 def absolute_model(reference: str) -> str:
-    """Return a reference to models with the corpora that it names in full.
+    """Return a model, or teachers such as `0.7*a+0.3*b`, with folders and corpora named in full.
 
-    Only `corpus:PATH` is surely a path: the name of a model may be a folder or a hub's.
+    What is no folder here is the name of a model.
     """
-    parts = [part.partition(CORPUS_PREFIX) for part in reference.split("+")]
-    return "+".join(
-        f"{before}{prefix}{absolute(path)}" if prefix else before for before, prefix, path in parts
-    )
+    whole = os.path.exists(os.path.expanduser(reference.removeprefix(CORPUS_PREFIX)))
+    found = []
+    for part in [reference] if whole else reference.split("+"):  # a path may hold a plus sign
+        weight, star, name = part.rpartition("*")
+        found.append(f"{weight}{star}{_absolute_part(name.strip())}")
+    return "+".join(found)
+
+
+def _absolute_part(name: str) -> str:
+    if name.startswith(CORPUS_PREFIX):
+        return CORPUS_PREFIX + absolute(name.removeprefix(CORPUS_PREFIX))
+    is_folder = os.path.isdir(os.path.expanduser(name))
+    return absolute(name) if is_folder and name not in {*HUB_MODELS, *TINY_MODELS} else name
+
+
+def _absolute_text(path: str) -> str:
+    return path if path == SYNTHETIC else absolute(path)
 
 
 def absolute_run(run: RunConfig) -> RunConfig:
@@ -37,11 +51,20 @@ def absolute_run(run: RunConfig) -> RunConfig:
         data=replace(run.data, path=absolute(run.data.path)),
         transfer=replace(
             transfer,
-            unlabelled=tuple(map(absolute, transfer.unlabelled)),
-            glossary=absolute(transfer.glossary),
+            unlabelled=tuple(map(_absolute_text, transfer.unlabelled)),
+            glossary=_absolute_text(transfer.glossary),
         ),
         student=replace(run.student, model=absolute_model(run.student.model)),
         distillation=replace(run.distillation, teacher=absolute_model(run.distillation.teacher)),
+    )
+
+
+def absolute_controls(confirmation: ConfirmationConfig) -> ConfirmationConfig:
+    """Return a confirmation whose wrong-domain teacher is named in full."""
+    controls = (control.partition("=") for control in confirmation.controls)
+    return replace(
+        confirmation,
+        controls=tuple(f"{kind}{equals}{absolute_model(name)}" for kind, equals, name in controls),
     )
 
 

@@ -17,7 +17,13 @@ from datetime import datetime
 from typing import Literal
 
 from dsgkd.cli.flags import parse, peek
-from dsgkd.cli.paths import absolute_model, absolute_run, absolute_store, studies_folder
+from dsgkd.cli.paths import (
+    absolute_controls,
+    absolute_model,
+    absolute_run,
+    absolute_store,
+    studies_folder,
+)
 from dsgkd.cli.terminal import run_command
 from dsgkd.configuration import Text, config
 from dsgkd.data.config import DataConfig
@@ -111,6 +117,7 @@ def read_flags(base: Base, arguments: list[str], prog: str, description: str) ->
             study,
             run=absolute_run(replace(study.run, seed=study.seed)),
             teachers=tuple(map(absolute_model, study.teachers)),
+            confirmation=absolute_controls(study.confirmation),
             out=studies_folder(study.out, not peek(arguments, "out")),
             store=absolute_store(study.store),
         ),

@@ -33,6 +33,9 @@ class Checkpoints:
     def __init__(self, folder: Path | str) -> None:
         self._location = Location(folder)
 
+    def __str__(self) -> str:
+        return self._location.path()
+
     def save(self, name: str, state: State) -> None:
         """Write a state, or replace it.
 

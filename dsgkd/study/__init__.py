@@ -1,1 +1,1 @@
-"""Many runs: the search space, the search, the ledger, the runner."""
+"""Studies: stages, the search, the dispatcher, the backends that run trials, the callbacks."""

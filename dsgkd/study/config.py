@@ -149,11 +149,6 @@ class StudyConfig:
         return Location(self.out).child("cache/artefacts").root
 
     @property
-    def train_scratch(self) -> str:
-        """Where Ray Train keeps its own files, which all machines have to see."""
-        return self.location.child("tune").root
-
-    @property
     def arms(self) -> dict[str, Arm]:
         """The methods that are compared, by name."""
         return {arm.method: arm for arm in arms(self.confirmation.controls)}

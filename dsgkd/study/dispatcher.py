@@ -126,9 +126,9 @@ class Dispatcher:
         for link in missing:
             if link.trial_id in self._broken:
                 reason = f"its {link.trial_id} failed: {self._broken[link.trial_id]}"
-                attempt = _Attempt(spec)
+                attempt = self._open[spec.trial_id] = _Attempt(spec)
                 self._start(attempt, at)
-                self._close(attempt, "failed", reason, at)
+                self._end(attempt, "failed", reason, at)
                 return
         if not missing:
             self._ready.append(spec)
@@ -235,7 +235,9 @@ class Dispatcher:
     ) -> None:
         trial_id = attempt.spec.trial_id
         del self._open[trial_id]
-        self._close(attempt, state, reason, at, final)
+        end = TrialEnded(state, reason, _charge(attempt, at), attempt.last, final)
+        for callback in self._stage.callbacks:
+            callback.on_end(attempt.spec, end)
         if attempt.spec.stage != LINK:
             return
         if state == "preempted":
@@ -248,18 +250,6 @@ class Dispatcher:
         waiting, self._waiting = self._waiting, []
         for spec in waiting:
             self._place(spec, at)
-
-    def _close(
-        self,
-        attempt: _Attempt,
-        state: State,
-        reason: str,
-        at: datetime,
-        final: TrialFinished | TrialFailed | None = None,
-    ) -> None:
-        end = TrialEnded(state, reason, _charge(attempt, at), attempt.last, final)
-        for callback in self._stage.callbacks:
-            callback.on_end(attempt.spec, end)
 
 
 def _next_attempt(attempt: _Attempt) -> TrialSpec:

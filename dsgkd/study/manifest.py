@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Container
 from datetime import UTC, datetime
 from typing import Any
 
@@ -89,6 +90,7 @@ class StudyManifest:
         earlier = budget.pop("earlier", [])
         if budget != now["budget"]:
             now["budget"] = now["budget"] | {"earlier": [*earlier, budget]}
+            now["models"] = row["models"] | now["models"]
             self.ledger.write("studies", [row | now], "study")
 
     def _write_private(self) -> None:
@@ -116,20 +118,22 @@ class StudyManifest:
             raise InputError(
                 str(cache), "its key of the ids is another study's", "use the cache of then"
             )
-        now = self._fingerprints()
-        for name, weights in row["models"].items():
-            if now.get(name, weights) != weights:
+        now = self._fingerprints(row["models"])  # of the others, some may not be built yet
+        for name, weights in now.items():
+            if row["models"][name] != weights:
                 raise InputError(
                     f"model {name}",
                     "other weights than the study began with",
                     "use those of then, or start a new study with --name",
                 )
 
-    def _fingerprints(self) -> dict[str, str]:
-        """Return the weights of the study's models by their public names."""
+    def _fingerprints(self, known: Container[str] | None = None) -> dict[str, str]:
+        """Return the weights of the study's models, or of those known, by their public names."""
+        names = {self.names.public(name): name for name in self._config.models}
         return {
-            self.names.public(name): fingerprint(model_reference(name, self._config.cache))
-            for name in self._config.models
+            public: fingerprint(model_reference(name, self._config.cache))
+            for public, name in names.items()
+            if known is None or public in known
         }
 
     def read(self) -> None:

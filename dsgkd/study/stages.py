@@ -19,11 +19,11 @@ from dsgkd.study.dispatcher import Stage
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.messages import Charge, TrialEnded
 from dsgkd.study.names import restored
-from dsgkd.study.objectives import Constraint, direction_of
+from dsgkd.study.objectives import Constraint
 from dsgkd.study.search.pruning import PruningCallback
 from dsgkd.study.search.search import Search
 from dsgkd.study.spec import LINK, PlannedTrial, TrialSpec
-from dsgkd.study.status.status import lines_of, stage_before
+from dsgkd.study.status.status import read_status
 from dsgkd.study.test_access import TestAccess
 from dsgkd.training.opening import open_table
 from dsgkd.training.recipe import links_of
@@ -90,15 +90,7 @@ class Stages:
         kept = [objective, *config.search.objectives]
         kept += [Constraint.parse(text).name for text in config.search.constraints]
         ledger, names = self._manifest.ledger, self._manifest.names
-        before = stage_before(
-            config.name,
-            stage.name,
-            (objective, direction_of(objective, config.run.task.measures)),
-            config.run.optimisation.epochs,
-            (stage.total, stage.done),
-            lines_of(ledger.rows("trials")),
-            config.budget.price_per_gpu_hour,
-        )
+        before = read_status(ledger).begun(stage.name, stage.total, stage.done)
         with progress(before, self._console, self._live) as shown:
             # The ledger first: whatever is decided on a report, the report is there.
             recorded = LedgerCallback(ledger, kept, names.public)
@@ -229,7 +221,7 @@ def _spec(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial) -
         store=store,
         own_teacher=own_teacher,
         ledger=manifest.ledger.root,
-        scratch=config.train_scratch,
+        scratch=config.location.child("tune").root,  # which all machines have to see
         keep_model=planned.stage in ("confirm", "control"),
         known_epochs=past.epochs if past else 0,
         workers=cluster.workers_per_trial,

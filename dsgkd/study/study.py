@@ -33,7 +33,6 @@ from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetCallback
 from dsgkd.study.cost.plan import print_estimate, print_replays
 from dsgkd.study.dispatcher import Dispatcher, Stage
-from dsgkd.study.history import TrialHistory
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.preparation.prepare import build_models, check_models, depths, prepare_notes
 from dsgkd.study.preparation.shared_cache import pull, share_key
@@ -148,8 +147,7 @@ class Study:
         dispatcher = Dispatcher(
             self._kept(stages.of(self._search(run, layers), concurrent, callbacks)),
             concurrent,
-            made=self._made_links(),
-            broken=self._broken_links(),
+            *self._links(),
         )
         cluster, scratch = config.cluster, config.scratch / "tune"
         if cluster.workers_per_trial == 1:
@@ -160,27 +158,30 @@ class Study:
 
     def _kept(self, stages: Generator[Stage, None, None]) -> Generator[Stage, None, None]:
         """Yield the stages; after each, put the search's journal where the study lies."""
+        location = self.config.location
         with closing(stages):
             for stage in stages:
                 yield stage
-                if self.config.location.is_remote:
-                    self.config.location.upload(JOURNAL, self.config.scratch / JOURNAL)
+                if location.is_remote:
+                    location.upload(JOURNAL, self.config.scratch / JOURNAL)
+            if location.is_remote:
+                location.delete_tree("tune")  # Ray Train's own files
 
-    def _links(self, state: str) -> list[TrialHistory]:
-        past = self._manifest.past.values()
-        return [trial for trial in past if trial.stage == LINK and trial.state == state]
+    def _links(self) -> tuple[list[str], dict[str, str]]:
+        """Return the links whose artefacts are there, and why others failed.
 
-    def _made_links(self) -> list[str]:
-        """Return the links whose artefacts are there; those that were deleted are made again."""
+        What was deleted since is made again.
+        """
         artefacts = Artefacts(self.config.artefacts)
-        return [
-            trial.trial_id
-            for trial in self._links("complete")
-            if artefacts.get(trial.row["settings"]["artefact"]) is not None
+        links = [trial for trial in self._manifest.past.values() if trial.stage == LINK]
+        made = [
+            link.trial_id
+            for link in links
+            if link.state == "complete" and artefacts.get(link.row["settings"]["artefact"])
         ]
-
-    def _broken_links(self) -> dict[str, str]:
-        return {trial.trial_id: trial.row["reason"] or "" for trial in self._links("failed")}
+        return made, {
+            link.trial_id: link.row["reason"] or "" for link in links if link.state == "failed"
+        }
 
     def _notes(self) -> Notes:
         config, run = self.config, self.config.run

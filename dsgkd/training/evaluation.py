@@ -69,11 +69,16 @@ def evaluate(
 
 
 def evaluate_validation(run: OpenRun, workers: Workers | None = None) -> Evaluation:
-    """Measure the student on validation, after fitting there what the task fits."""
+    """Measure the student on validation, after fitting there what the task fits.
+
+    Every measure is not a number where a prediction is none.
+    """
     workers = workers or Workers()
     if run.task.idle:
         return Evaluation(np.zeros((len(run.validation), 0), np.float32), _terms(run, workers))
     predicted = predict(run, run.validation, workers)
+    if not np.isfinite(predicted).all():  # nothing can be fitted to that
+        return Evaluation(predicted, dict.fromkeys(run.task.measures, float("nan")))
     fitted = run.task.fit(predicted, run.validation, run.texts)
     return evaluate(run, run.validation, fitted, workers, predicted)
 

@@ -73,9 +73,9 @@ class Progress:
     """Epochs completed."""
     step: int = 0
     """Steps done in the epoch under way."""
-    weighted: list[float] = field(default_factory=list)
-    """Sums of the parts of the loss over those steps, as the workers' mean."""
-    raw: list[float] = field(default_factory=list)
+    sums: list[list[float]] = field(default_factory=list)
+    """Over those steps, as the workers' mean: the parts of the loss with their weights, the same
+    without, and in each place the number of texts."""
     seconds: float = 0.0
     """Time spent in the epoch under way."""
     best: dict[str, float] = field(default_factory=dict)
@@ -115,14 +115,14 @@ def train(
     """
     config, workers, sampler = run.config, workers or Workers.current(), run.sampler()
     optimisation = config.optimisation
-    steps = -(-optimisation.steps // optimisation.epochs) or sampler.steps  # of an epoch
-    total = optimisation.steps or steps * optimisation.epochs
+    total = optimisation.steps or sampler.steps * optimisation.epochs
+    epochs = min(optimisation.epochs, total)
+    ends = [total * epoch // epochs for epoch in range(epochs + 1)]  # the first: of none
     optimizer = new_optimizer(run)
     schedule = get_linear_schedule_with_warmup(
         optimizer, int(optimisation.warmup_share * total), total
     )
-    parts = len(run.distiller.names)
-    progress = Progress(weighted=[0.0] * parts, raw=[0.0] * parts, sampler=sampler.state())
+    progress = Progress(sums=_no_sums(run), sampler=sampler.state())
     # Workers draw different dropout; the order of texts is theirs in common.
     seed_everything(config.seed + 1_000_003 * workers.rank)
     state = _State(run, checkpoints, optimizer, schedule, workers)
@@ -135,22 +135,21 @@ def train(
     yield from (EpochResult(**result) for result in progress.history[known:])
     model = workers.wrap_ddp(run.distiller, run.device, not run.task.idle)
 
-    while progress.epoch < optimisation.epochs and not progress.finished:
+    while not progress.finished:
         started = saved = time.perf_counter()
         started -= progress.seconds
         model.train()
-        sums = torch.tensor([progress.weighted, progress.raw], device=run.device)
-        end = min((progress.epoch + 1) * steps, total)
-        batches = training_batches(
-            run, sampler, progress.epoch * steps + progress.step, end, workers
-        )
+        sums = torch.tensor(progress.sums, device=run.device)
+        begin, end = ends[progress.epoch : progress.epoch + 2]
+        batches = training_batches(run, sampler, begin + progress.step, end, workers)
         for batch, teacher_states in prefetch(batches, run.teachers, run.device):
             losses = take_step(run, model, batch, teacher_states, optimizer, schedule, workers)
-            sums += torch.stack([losses.weighted.detach(), losses.raw])
+            texts = torch.full_like(losses.raw, len(batch))
+            sums += torch.stack([losses.weighted.detach(), losses.raw, texts])
             progress.step += 1
             if _checkpoint_is_due(optimisation, progress.step, saved, workers):
                 sums = workers.sum(sums) / workers.size
-                progress.weighted, progress.raw = sums.tolist()
+                progress.sums = sums.tolist()
                 saved = time.perf_counter()
                 progress.seconds = saved - started
                 state.save(progress)
@@ -159,6 +158,7 @@ def train(
             raise DivergedError(f"the loss is not finite in epoch {progress.epoch + 1}")
         progress.seconds = time.perf_counter() - started
 
+        progress.finished = end == total
         result = _finish_epoch(run, means.tolist(), progress, end, sampler, workers)
         state.save(progress, is_best=result.best_epoch == result.epoch)
         yield result
@@ -227,7 +227,7 @@ def _finish_epoch(
     started = time.perf_counter()
     validation = evaluate_validation(run, workers)
     # The last step's gradient can be infinite although its loss was not.
-    if not np.isfinite(validation.predicted).all():
+    if not np.isfinite([validation.measured[measure] for measure in selection.measures]).all():
         raise DivergedError(f"the weights are not finite after epoch {progress.epoch + 1}")
     evaluation_seconds = time.perf_counter() - started
     progress.epoch += 1
@@ -240,11 +240,10 @@ def _finish_epoch(
         else:
             progress.stale[measure] += 1
     stale = [progress.stale[measure] >= selection.patience for measure in selection.stop_when_stale]
-    is_last = progress.epoch == run.config.optimisation.epochs
-    progress.finished = is_last or (bool(stale) and all(stale))
+    progress.finished |= bool(stale) and all(stale)
     seconds, steps, names = progress.seconds, progress.step, run.distiller.names
     best = progress.best[selection.objective]
-    weighted, raw = means
+    weighted, raw, texts = means
     result = EpochResult(
         epoch=progress.epoch,
         step=step,
@@ -252,7 +251,7 @@ def _finish_epoch(
         weighted=dict(zip(names, weighted)),
         raw=dict(zip(names, raw)),
         validation=validation.measured,
-        examples_per_second=_texts(run, steps) / max(seconds, 1e-9),
+        examples_per_second=texts[0] * steps * workers.size / max(seconds, 1e-9),
         seconds=seconds,
         evaluation_seconds=evaluation_seconds,
         best_epoch=progress.best_epoch,
@@ -261,14 +260,13 @@ def _finish_epoch(
     )
     sampler.update(Feedback(step, losses_by_source(run, validation)))
     progress.step, progress.seconds, progress.sampler = 0, 0.0, sampler.state()
-    progress.weighted = progress.raw = [0.0] * len(names)
+    progress.sums = _no_sums(run)
     progress.history.append(asdict(result))
     return result
 
 
-def _texts(run: OpenRun, steps: int) -> int:
-    """Return how many texts an epoch of so many steps has read."""
-    return min(len(run.texts), steps * run.config.optimisation.batch_size)
+def _no_sums(run: OpenRun) -> list[list[float]]:
+    return [[0.0] * len(run.distiller.names)] * 3
 
 
 def new_optimizer(run: OpenRun) -> torch.optim.AdamW:
@@ -354,6 +352,12 @@ class _State:
 def _deciding(config: RunConfig) -> RunConfig:
     """Return the settings without those that may differ between machines and stages.
 
-    Where the notes lie, and which splits are read besides those that a run needs.
+    Where the texts lie, and which splits are read besides those that a run needs.
     """
-    return replace(config, data=replace(config.data, path=""), splits=SEALED)
+    transfer = config.transfer
+    named = replace(
+        transfer,
+        unlabelled=("",) * bool(transfer.unlabelled),
+        glossary="glossary" * bool(transfer.glossary),
+    )
+    return replace(config, data=replace(config.data, path=""), transfer=named, splits=SEALED)

@@ -125,6 +125,9 @@ def open_run(config: RunConfig, cache: Path, store: StoreConfig | None = None) -
     check_length(encoder_of(student), config.max_length, config.student.model)
     after_head = random_state()
     distiller = _distiller(config, task, student, cache, device, autocast)
+    if task.idle and not distiller.terms:
+        what = "no task, and no term either: nothing would be learnt"
+        raise InputError("task", what, "give a teacher, and alpha or beta above 0")
     teachers = _teachers(config, distiller, texts, validation, store, cache, device, autocast)
     sources = [source.fingerprint for source in transfer_sources(config, cache).values()]
     fingerprint = notes.only(SEALED).fingerprint

@@ -10,6 +10,7 @@ import numpy as np
 from annotated_types import Ge, Le, MultipleOf
 
 from dsgkd.configuration import (
+    Accepts,
     Count,
     LearningRate,
     NonNegative,
@@ -35,7 +36,9 @@ class PretrainingConfig:
     """WordPiece vocabulary size of a new tokenizer."""
     layers: Count = 2
     """Shallow on purpose: in minutes on a CPU, two layers learn more than four."""
-    width: Annotated[int, Ge(64), Le(2**14), MultipleOf(64)] = 256
+    width: Annotated[
+        int, Ge(64), Le(2**14), MultipleOf(64), Accepts("a multiple of 64, at most 16384")
+    ] = 256
     """Hidden size; heads are 64 wide, the feed-forward layer is 4 times as wide."""
     length: Annotated[int, Ge(8), Le(512)] = 64
     """Tokens of a training sequence; texts are packed."""

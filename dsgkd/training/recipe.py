@@ -164,7 +164,9 @@ def _key(run: RunConfig, before: str, cache: Path) -> str:
                 data=type(run.data)(),
                 student=replace(run.student, model=""),
                 distillation=replace(run.distillation, teacher=""),
-                transfer=replace(run.transfer, unlabelled=(), glossary="", mix=""),
+                transfer=replace(
+                    run.transfer, unlabelled=(), unlabelled_text=None, glossary="", mix=""
+                ),
             )
         ),
         "mix": run.transfer.mix,

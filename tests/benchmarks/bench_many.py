@@ -1,4 +1,4 @@
-"""What does a trial cost that computes nothing? A thousand of them in one study.
+"""The cost of a trial that computes nothing: a thousand of them in one study.
 
 The driver does all that it does in a study: a search of two methods, the ledger, the account of
 the budget with a limit, the lines for people. Trials report three epochs and end. So everything
@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
-from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,25 @@ from bench_ledger import by_analysis, by_ledger, on_disk, peak, resident
 from harness import Row, Section, Spread, interleaved
 from local_ray import CPUS, LocalRay
 
-from dsgkd.distillation.distiller import DistillationConfig
-from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.ledger import Ledger
 from dsgkd.models.student import StudentConfig
-from dsgkd.study.backends.tune import run_trials
+from dsgkd.study.backends.tune import TuneBackend
+from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.callbacks.ledger import LedgerCallback
 from dsgkd.study.callbacks.progress import Progress
+from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetCallback, BudgetConfig, Reserve
-from dsgkd.study.dispatcher import Stage, TrialCallback
+from dsgkd.study.dispatcher import Dispatcher, Stage
+from dsgkd.study.messages import Charge, EpochFinished, Report, TrialEnded, TrialFinished
 from dsgkd.study.search.arms import MLKD, PLAIN, arms
-from dsgkd.study.search.pruning import PruningConfig
-from dsgkd.study.search.search import Search, SearchConfig
+from dsgkd.study.search.config import PruningConfig, SearchConfig
+from dsgkd.study.search.pruning import PruningCallback
+from dsgkd.study.search.search import Search
 from dsgkd.study.search.space import SearchSpace
-from dsgkd.study.trial import TrialSpec
+from dsgkd.study.spec import TrialSpec
+from dsgkd.study.status.status import stage_before
 from dsgkd.tasks.measures import MEASURES
-from dsgkd.training.loop import EpochResult
-from dsgkd.training.run import OptimisationConfig, RunConfig
+from dsgkd.training.config import OptimisationConfig, RunConfig
 
 TRIALS = 1_000
 EPOCHS = 3
@@ -43,34 +45,36 @@ SAMPLE = 50
 """Trials between two looks at the memory."""
 RUN = RunConfig(
     student=StudentConfig("student"),
-    distillation=DistillationConfig(),
     optimisation=OptimisationConfig(epochs=EPOCHS),
 )
 METHODS = (MLKD, PLAIN)
 READINGS = 5
 
 
-def steps(spec: TrialSpec) -> Iterator[dict[str, Any]]:
+def steps(spec: TrialSpec) -> Iterator[Report]:
     """Report epochs at once; the score is a function of the configuration."""
     rates = spec.run.optimisation
     for epoch in range(1, EPOCHS + 1):
         score = 0.5 + rates.encoder_lr * 100 + rates.classifier_lr * 10 + epoch / 100
-        measured = dict.fromkeys(MEASURES, 0.5) | {"auroc": score}
-        losses = dict.fromkeys(("loss", "loss_ce", "loss_hidden"), 1 / 3)
-        result = EpochResult(
-            epoch, epoch, losses, measured, 0.5, 1.0, 0.0, 0.0, epoch, score, epoch == EPOCHS
+        measured = dict.fromkeys(MEASURES, 0.5) | {"auroc": score, "threshold": 0.5}
+        terms = dict.fromkeys(("ce", "hidden"), 1 / 3)
+        yield EpochFinished(
+            epoch=epoch,
+            score=score,
+            validation=measured,
+            best_epoch=epoch,
+            best_objective=score,
+            finished=epoch == EPOCHS,
+            step=epoch,
+            loss=2 / 3,
+            raw=terms,
+            weighted=terms,
+            examples_per_second=1.0,
+            ms_per_note=1.0,
+            peak_rss_mb=1.0,
+            peak_gpu_mb=0.0,
         )
-        yield {
-            "epoch": epoch,
-            "score": score,
-            "best_score": score,
-            "ms_per_note": 1.0,
-            "result": asdict(result),
-            "done": epoch == EPOCHS,
-            "teacher_store": None,
-            "peak_rss_mb": 1.0,
-            "peak_gpu_mb": 0.0,
-        } | ({"tested": {"validation": measured}} if epoch == EPOCHS else {})
+    yield TrialFinished(measured={"validation": measured}, peak_rss_mb=1.0, peak_gpu_mb=0.0)
 
 
 class Clock:
@@ -109,40 +113,37 @@ class Clock:
             self.spent, self._now = Counter(), now
 
 
-class Charged:
+class Charged(TrialCallback):
     """A callback whose time is charged to it."""
 
     def __init__(self, callback: TrialCallback, clock: Clock) -> None:
-        self._listener, self._clock = callback, clock
-        self._name = type(callback).__name__.lower()
+        self._callback, self._clock = callback, clock
+        self._name = type(callback).__name__
 
-    def started(self, spec: TrialSpec) -> None:
+    def on_start(self, spec: TrialSpec, at: datetime) -> None:
         """Pass it on."""
-        self._clock.charge(self._name, self._listener.started, spec)
+        self._clock.charge(self._name, self._callback.on_start, spec, at)
 
-    def reported(self, spec: TrialSpec, report: dict[str, Any]) -> None:
+    def on_epoch(self, spec: TrialSpec, epoch: EpochFinished, charge: Charge) -> None:
         """Pass it on."""
-        self._clock.charge(self._name, self._listener.reported, spec, report)
+        self._clock.charge(self._name, self._callback.on_epoch, spec, epoch, charge)
 
-    def ended(self, spec: TrialSpec, report: dict[str, Any], state: str, reason: str) -> None:
+    def on_end(self, spec: TrialSpec, end: TrialEnded) -> None:
         """Pass it on."""
-        self._clock.charge(self._name, self._listener.ended, spec, report, state, reason)
+        self._clock.charge(self._name, self._callback.on_end, spec, end)
 
 
-class Watch:
+class Watch(TrialCallback):
     """A callback that starts the clock and looks at it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def started(self, spec: TrialSpec) -> None:
+    def on_start(self, spec: TrialSpec, at: datetime) -> None:
         """Start the clock."""
         self._clock.start()
 
-    def reported(self, spec: TrialSpec, report: dict[str, Any]) -> None:
-        """Nothing to note."""
-
-    def ended(self, spec: TrialSpec, report: dict[str, Any], state: str, reason: str) -> None:
+    def on_end(self, spec: TrialSpec, end: TrialEnded) -> None:
         """Count it."""
         self._clock.trial_ended()
 
@@ -180,46 +181,45 @@ def study(folder: Path, trials: int) -> Clock:
         folder / "search.journal",
         "bench",
         SearchConfig(trials=trials),
-        PruningConfig(),
         RUN,
         dict.fromkeys(METHODS, trials // len(METHODS)),
-        lambda trial, method: space.suggest(trial, by_method[method], RUN, ("teacher",), depths),
+        lambda trial, method: space.suggest(
+            trial, by_method[method], RUN, {"teacher": "teacher"}, depths
+        ),
     )
-    meter = BudgetCallback(BudgetConfig(max_hours=1_000.0))
-    reserve = Reserve(dict.fromkeys(METHODS, 5), (), CPUS)
+    pruning, budget = PruningCallback(PruningConfig(), EPOCHS), BudgetConfig(max_hours=1_000.0)
+    account, reserve = BudgetCallback(budget), Reserve(dict.fromkeys(METHODS, 5), (), CPUS)
 
-    def next_spec() -> TrialSpec | None:
-        candidate = clock.charge("ask", search.ask)
-        if candidate is None:
-            return None
-        return TrialSpec(
-            study_id="bench",
-            trial_id=candidate.trial_id,
-            attempt=1,
-            stage="search",
-            method=candidate.method,
-            run=candidate.run,
-            folder=str(folder / "trials" / candidate.trial_id),
-            cache=str(folder),
-            store=StoreConfig(),
-            scratch=str(folder / "scratch"),
-            ledger=ledger.root,
-            keep_model=False,
-            parameters=candidate.parameters,
-        )
+    def specs() -> Iterator[TrialSpec]:
+        while (planned := clock.charge("ask", search.ask)) is not None:
+            yield TrialSpec(
+                study_id="bench",
+                trial_id=planned.trial_id,
+                attempt=1,
+                stage=planned.stage,
+                method=planned.method,
+                run=planned.run,
+                folder=str(folder / "trials" / planned.trial_id),
+                cache=str(folder),
+                scratch=str(folder / "scratch"),
+                ledger=ledger.root,
+                parameters=planned.parameters,
+            )
 
-    def exceeded() -> str | None:
-        limit: str | None = clock.charge("limits", lambda: meter.exceeded(reserve.expected()))
+    def exceeded(at: datetime) -> str | None:
+        limit: str | None = clock.charge("limits", account.exceeded, at, reserve.expected())
         return limit
 
-    progress = Progress("search", trials, 0, "auroc", lines.append)
-    callbacks = (LedgerCallback(ledger, ["auroc"]), search, reserve, meter, progress)
+    objective = ("auroc", MEASURES["auroc"])
+    before = stage_before("bench", "search", objective, EPOCHS, (trials, 0), ())
+    progress = Progress(before, Console(lines.append))
+    callbacks = (LedgerCallback(ledger, ["auroc"]), search, pruning, reserve, account, progress)
     watched = (Watch(clock), *(Charged(one, clock) for one in callbacks))
 
     def stages() -> Generator[Stage, None, None]:
-        yield Stage("search", next_spec, trials, 0, watched, search.should_stop, exceeded)
+        yield Stage("search", specs(), trials, 0, watched, pruning.should_stop, exceeded)
 
-    run_trials(stages(), 1, {"cpu": 1}, CPUS, folder / "tune", steps)
+    TuneBackend({"cpu": 1}, CPUS, folder / "tune", steps).run(Dispatcher(stages(), CPUS))
     assert len(lines) >= trials
     return clock
 
@@ -245,10 +245,10 @@ def _by_hundreds(clock: Clock, trials: int) -> list[Row]:
                 "Tune ms": each["driver"] - each["watch"] - ours,
                 "ours ms": ours,
                 "ask ms": each["ask"],
-                "search ms": each["search"],
-                "ledger ms": each["recorder"],
-                "limits ms": each["limits"] + each["meter"] + each["reserve"],
-                "lines ms": each["progress"],
+                "search ms": each["Search"] + each["PruningCallback"],
+                "ledger ms": each["LedgerCallback"],
+                "limits ms": each["limits"] + each["BudgetCallback"] + each["Reserve"],
+                "lines ms": each["Progress"],
                 "driver MB": sum(memory) / len(memory),
             }
         )

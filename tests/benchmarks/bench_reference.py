@@ -201,7 +201,9 @@ def write_notes(path: Path, texts: list[str]) -> Path:
 
 
 def save_models(
-    pair: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast], folder: Path
+    pair: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast],
+    folder: Path,
+    dropout: float = 0.0,
 ) -> None:
     """Write a teacher and a student with random weights."""
     for seed, (name, tokenizer) in enumerate(zip(("teacher", "student"), pair)):
@@ -213,8 +215,8 @@ def save_models(
             num_attention_heads=HEADS,
             intermediate_size=4 * WIDTH,
             max_position_embeddings=384,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
         )
         BertModel(config).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)

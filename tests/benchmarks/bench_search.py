@@ -1,4 +1,4 @@
-"""Does the search find what is good, at equal cost? Against stock OptunaSearch, and chance.
+"""What the search finds at equal cost, against stock OptunaSearch and chance.
 
 Everybody searches the same space of a study (`SearchSpace`, two teachers) through Tune, two trials
 at a time, on learning curves whose optimum is known (`landscape.py`), and may train the same number
@@ -11,6 +11,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,18 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from dsgkd.distillation.distiller import DistillationConfig
 from dsgkd.models.student import StudentConfig
-from dsgkd.study.backends.tune import run_trials
-from dsgkd.study.dispatcher import Stage
+from dsgkd.study.backends.tune import TuneBackend
+from dsgkd.study.callbacks.callback import TrialCallback
+from dsgkd.study.dispatcher import Dispatcher, Stage
+from dsgkd.study.messages import Charge, EpochFinished
 from dsgkd.study.search.arms import MLKD, Arm
-from dsgkd.study.search.pruning import PruningConfig
-from dsgkd.study.search.search import Search, SearchConfig
+from dsgkd.study.search.config import PruningConfig, SearchConfig
+from dsgkd.study.search.pruning import PruningCallback
+from dsgkd.study.search.search import Search
 from dsgkd.study.search.space import SearchSpace
-from dsgkd.study.trial import TrialSpec
-from dsgkd.training.run import OptimisationConfig, RunConfig
+from dsgkd.study.spec import TrialSpec
+from dsgkd.training.config import OptimisationConfig, RunConfig
 
 BUDGET = 400
 """Epochs of each search."""
@@ -46,7 +49,7 @@ SPACE = SearchSpace(
     cs_max_len=landscape.WORDS,
     mappings=landscape.MAPPINGS,
 )
-TEACHERS = tuple(name for name in DEPTHS if name != "student")
+TEACHERS = {name: name for name in DEPTHS if name != "student"}
 PRUNING = PruningConfig()
 DRAWS = 10_000
 """Of the bootstrap."""
@@ -63,7 +66,7 @@ class Seen:
 
 
 @dataclass
-class Trace(tune.Callback, tune.Stopper):
+class Trace(tune.Callback, tune.Stopper, TrialCallback):
     """All reports of a search in the order in which they came; ends it when they are enough."""
 
     budget: int
@@ -85,19 +88,12 @@ class Trace(tune.Callback, tune.Stopper):
 
     # As a callback of a study.
 
-    def started(self, spec: TrialSpec) -> None:
-        """Nothing to note."""
-
-    def reported(self, spec: TrialSpec, report: dict[str, Any]) -> None:
+    def on_epoch(self, spec: TrialSpec, epoch: EpochFinished, charge: Charge) -> None:
         """Note a report of a study."""
-        seen = Seen(spec.trial_id, point_of(spec.run), report["epoch"], report["score"])
-        self.seen.append(seen)
+        self.seen.append(Seen(spec.trial_id, point_of(spec.run), epoch.epoch, epoch.score))
 
-    def ended(self, spec: TrialSpec, report: dict[str, Any], state: str, reason: str) -> None:
-        """Nothing to note."""
-
-    def exceeded(self) -> str | None:
-        """Name the limit that is reached."""
+    def exceeded(self, at: datetime) -> str | None:
+        """Return the limit that is reached."""
         return f"{self.budget} epochs" if self.stop_all() else None
 
 
@@ -132,32 +128,31 @@ def bridge(seeds: Iterator[int], budget: int, folder: Path) -> dict[int, list[Se
 
     def stages() -> Generator[Stage, None, None]:
         for seed, trace in traces.items():
-            search = _search(seed, folder)
+            search, pruning = _search(seed, folder), PruningCallback(PRUNING, EPOCHS)
             yield Stage(
                 "search",
-                lambda search=search, seed=seed: _next(search, seed),  # type: ignore[misc]
-                callbacks=(search, trace),
-                should_stop=search.should_stop,
+                _specs(search, seed),
+                callbacks=(search, pruning, trace),
+                should_stop=pruning.should_stop,
                 exceeded=trace.exceeded,
             )
             (best,) = search.best(MLKD)
             assert point_of(best.run) == whole(trace.seen).point
 
-    run_trials(stages(), 1, {"cpu": 1}, CPUS, folder / "tune", steps)
+    TuneBackend({"cpu": 1}, CPUS, folder / "tune", steps).run(Dispatcher(stages(), CPUS))
     return {seed: trace.seen for seed, trace in traces.items()}
 
 
 def _run(seed: int) -> RunConfig:
     return RunConfig(
         student=StudentConfig("student"),
-        distillation=DistillationConfig(),
         optimisation=OptimisationConfig(epochs=EPOCHS),
         seed=seed,
     )
 
 
 def _suggest(trial: Any, run: RunConfig) -> RunConfig:
-    return SPACE.suggest(trial, Arm(MLKD), run, TEACHERS, DEPTHS)
+    return SPACE.suggest(trial, Arm(MLKD, "method"), run, TEACHERS, DEPTHS)
 
 
 def _search(seed: int, folder: Path) -> Search:
@@ -166,7 +161,6 @@ def _search(seed: int, folder: Path) -> Search:
         folder / f"{seed}.journal",
         "bench",
         SearchConfig(trials=MANY),
-        PRUNING,
         run,
         {MLKD: MANY},
         lambda trial, method: _suggest(trial, run),
@@ -174,25 +168,17 @@ def _search(seed: int, folder: Path) -> Search:
     )
 
 
-def _next(search: Search, seed: int) -> TrialSpec | None:
-    candidate = search.ask()
-    if candidate is None:
-        return None
-    return TrialSpec(
-        study_id=f"bench-{seed}",
-        trial_id=candidate.trial_id,
-        attempt=1,
-        stage="search",
-        method=candidate.method,
-        run=candidate.run,
-        folder="",
-        cache="",
-        store=None,  # type: ignore[arg-type]
-        scratch="",
-        ledger="",
-        keep_model=False,
-        parameters=candidate.parameters,
-    )
+def _specs(search: Search, seed: int) -> Iterator[TrialSpec]:
+    while (planned := search.ask()) is not None:
+        yield TrialSpec(
+            study_id=f"bench-{seed}",
+            trial_id=planned.trial_id,
+            attempt=1,
+            stage=planned.stage,
+            method=planned.method,
+            run=planned.run,
+            parameters=planned.parameters,
+        )
 
 
 @dataclass(frozen=True)
@@ -308,7 +294,7 @@ def difference(ours: list[float], theirs: list[float]) -> Spread:
 
 
 def notes(found: Found, budget: int) -> list[str]:
-    """Say what the table does not."""
+    """Return what the table does not tell."""
     ours, theirs = regrets(found, "bridge", budget), regrets(found, "stock", budget)
     wins = sum(one < other for one, other in zip(ours, theirs))
     losses = sum(one > other for one, other in zip(ours, theirs))

@@ -1,4 +1,4 @@
-"""Where does the time of a study go, and how does it grow with trials?
+"""Where the time of a study goes, and how it grows with trials.
 
 Whole studies on a local Ray of two CPUs, through the same `Study` as users', with mini models of
 random weights on the embedded world. Figures are read from the ledger: `seconds` of the rows in
@@ -6,28 +6,28 @@ random weights on the embedded world. Figures are read from the ledger: `seconds
 """
 
 import tempfile
-import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
-import pyarrow.parquet as pq
-import torch
 from bench_preparation import tokenizers
+from bench_reference import save_models
 from harness import Row, Section
 from local_ray import CPUS, LocalRay
-from transformers import BertModel
-from workload import MINI, SEED
+from workload import SEED, spent
 
-from dsgkd.data.world import WorldConfig
-from dsgkd.distillation.distiller import DistillationConfig
+from dsgkd.distillation.config import DistillationConfig
+from dsgkd.ledger import Ledger, Table
+from dsgkd.ledger.ledger import frames
 from dsgkd.models.student import StudentConfig
 from dsgkd.study.config import ClusterConfig, StudyConfig
+from dsgkd.study.console import Console
 from dsgkd.study.search.arms import PLAIN
-from dsgkd.study.search.pruning import PruningConfig
-from dsgkd.study.search.search import SearchConfig
+from dsgkd.study.search.config import PruningConfig, SearchConfig
 from dsgkd.study.search.space import SearchSpace
+from dsgkd.study.stages import Stages
 from dsgkd.study.study import Study
-from dsgkd.training.run import OptimisationConfig, RunConfig
+from dsgkd.training.config import OptimisationConfig, RunConfig
 
 
 def run(quick: bool) -> Section:
@@ -36,7 +36,7 @@ def run(quick: bool) -> Section:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         out = Path(folder)
-        models = save_models(out / "models")
+        models = new_models(out / "models")
         with LocalRay():
             search_only(
                 out, models, "warm-up", 3, 1
@@ -80,10 +80,10 @@ def _whole(out: Path, models: tuple[str, str], trials: int, epochs: int) -> list
     ]
 
 
-class SearchOnly(Study):
-    """A study without confirmation."""
+class SearchOnly(Stages):
+    """The stages of a study without confirmation."""
 
-    def _stages(self, search, concurrent, callbacks):
+    def of(self, search, concurrent, callbacks):
         yield from self._followed(self._search_stage(search, concurrent), callbacks)
 
 
@@ -93,7 +93,6 @@ def search_only(
     """Run the search stage of a study; return its folder and its wall time."""
     student, teacher = models
     run = RunConfig(
-        world=WorldConfig(),
         student=StudentConfig(student),
         distillation=DistillationConfig(alpha=1.0, teacher_store="stored"),
         optimisation=OptimisationConfig(epochs=epochs, batch_size=16),
@@ -101,7 +100,7 @@ def search_only(
     )
     config = StudyConfig(
         name=name,
-        out=out / "runs",
+        out=str(out / "runs"),
         run=run,
         teachers=(teacher,),
         space=SearchSpace(mappings=("uniform", "last-2")),
@@ -111,25 +110,18 @@ def search_only(
         seed=SEED,
         estimate=False,
     )
-    study = SearchOnly(config, say=lambda line: None)
+    study = Study(config, Console(lambda line: None))
     study.check()
-    started = time.perf_counter()
-    study.run()
-    return config.folder, time.perf_counter() - started
+    with patch("dsgkd.study.study.Stages", SearchOnly):
+        seconds = spent(study.run)
+    return config.location.folder, seconds
 
 
-def save_models(folder: Path) -> tuple[str, str]:
+def new_models(folder: Path) -> tuple[str, str]:
     """Save a student and a teacher of random weights with their tokenizers."""
-    teacher, student = tokenizers()
-    for seed, (name, tokenizer) in enumerate((("student", student), ("teacher", teacher))):
-        torch.manual_seed(seed)
-        config = MINI.config("cpu")
-        config.vocab_size = len(tokenizer)
-        BertModel(config).save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
+    save_models(tokenizers(), folder, dropout=0.1)
     return str(folder / "student"), str(folder / "teacher")
 
 
-def read(folder: Path, table: str) -> pd.DataFrame:
-    frames = [pq.ParquetFile(p).read().to_pandas() for p in (folder / "ledger" / table).glob("*")]
-    return pd.concat(frames)
+def read(folder: Path, table: Table) -> pd.DataFrame:
+    return frames([Ledger(folder / "ledger")], table)

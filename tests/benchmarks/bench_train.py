@@ -1,4 +1,4 @@
-"""What does a trial of several workers under Ray Train cost beside one in a Tune actor?
+"""What a trial of several workers under Ray Train costs beside one in a Tune actor.
 
 The same trials of one epoch with one worker, with two, and with two at the interval at which Ray
 Train polls its workers by itself, each in a local Ray of its own.
@@ -8,8 +8,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from bench_study import LocalRay, read, save_models, search_only
+from bench_study import new_models, read, search_only
 from harness import Row, Section, Spread
+from local_ray import LocalRay
 
 INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 RAYS_OWN = "2.0"
@@ -20,7 +21,7 @@ def run(quick: bool) -> Section:
     """Run three trials of each kind."""
     kinds = ((1, ""), (2, "")) if quick else ((1, ""), (2, ""), (2, RAYS_OWN))
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
-        models = save_models(Path(folder) / "models")
+        models = new_models(Path(folder) / "models")
         rows = [_trials(Path(folder), models, *kind) for kind in kinds]
     notes = [
         "mini student and teacher, embedded world, 1 epoch; the first trial of each kind, which "

@@ -1,4 +1,4 @@
-"""What does a search have to find? Invented learning curves whose optimum is known.
+"""Invented learning curves whose optimum is known, for a search to find.
 
 A configuration's curve rises from 0.5 to its value after the last epoch; the best value anywhere is
 PEAK. How fast it rises depends on the learning rate and on alpha, so some that end well start
@@ -16,6 +16,8 @@ from functools import cache
 from typing import Any
 
 from ray import tune
+
+from dsgkd.study.messages import EpochFinished, Report, TrialFinished
 
 ParameterPoint = Mapping[str, Any]
 """Searched name -> value."""
@@ -74,24 +76,26 @@ def point_of(run: Any) -> dict[str, Any]:
         "alpha": distillation.alpha,
         "teacher": distillation.teacher,
         "mapping": distillation.mapping,
-        "cs_max_len": distillation.cs_max_len,
+        "cs_max_len": distillation.max_transfer_words,
     }
 
 
-def steps(spec: Any) -> Iterator[dict[str, Any]]:
+def steps(spec: Any) -> Iterator[Report]:
     """Be a trial of a study: one report an epoch."""
-    landscape, point, best = Landscape(spec.run.seed), point_of(spec.run), 0.0
+    landscape, point, best, best_epoch = Landscape(spec.run.seed), point_of(spec.run), 0.0, 0
     for epoch in range(1, EPOCHS + 1):
         score = landscape.measured(point, epoch)
-        best = max(best, score)
-        yield {
-            "epoch": epoch,
-            "score": score,
-            "best_score": best,
-            "done": epoch == EPOCHS,
-            "peak_rss_mb": 0.0,
-            "peak_gpu_mb": 0.0,
-        }
+        if score > best:
+            best, best_epoch = score, epoch
+        yield EpochFinished(
+            epoch=epoch,
+            score=score,
+            validation={},
+            best_epoch=best_epoch,
+            best_objective=best,
+            finished=epoch == EPOCHS,
+        )
+    yield TrialFinished()
 
 
 class CurveActor(tune.Trainable):

@@ -1,4 +1,4 @@
-"""What does a study survive? Faults at random moments, and what became of the study.
+"""The fault matrix: studies that are struck at random moments, and what becomes of them.
 
     python tests/faults/matrix.py --studies 4 --strikes 5 --out faults.json [--only driver,flush]
 

@@ -61,6 +61,9 @@ class Criterion(nn.Module, ABC):
     ) -> Tensor:
         """Return the loss, a scalar, without any weight.
 
+        Runs under the run's autocast: states come in float32, and a product of matrices that has
+        to be exact must turn autocast off for itself.
+
         Args:
             student: states of the student's layers that were asked for.
             teacher: states of the teacher's.

@@ -10,7 +10,9 @@ from dsgkd.models.names import CORPUS_PREFIX
 Settings = tuple[tuple[str, str], ...]
 """(name, value as text) of a trial's settings, those that a reader looks for first in front."""
 
-_FIRST = ("encoder_lr", "alpha", "mapping", "beta", "cs_max_len", "teacher", "classifier_lr")
+_FIRST = (
+    *("encoder_lr", "alpha", "mapping", "beta", "max_transfer_words", "teacher", "classifier_lr"),
+)
 _LAST = "seed"
 _HEADLINE = ("encoder_lr", "alpha", "mapping")
 """Shown of a trial that has nobody to differ from."""
@@ -19,11 +21,13 @@ _SHORT = {
     "classifier_lr": "head lr",
     "projection_lr": "proj lr",
     "batch_size": "batch",
-    "cs_max_len": "words",
+    "max_transfer_words": "words",
     "stop_when_stale": "stop",
 }
-_SPEAKS_FOR_ITSELF = frozenset({"mapping", "teacher", "model", "form", "teacher_weights"})
-_SECTIONS = ("student", "distillation", "optimisation", "selection")
+_SPEAKS_FOR_ITSELF = frozenset(
+    {"mapping", "teacher", "model", "hidden", "attention", "kind", "teacher_weights"}
+)
+_SECTIONS = ("student", "task", "distillation", "optimisation", "selection")
 
 
 def leaves(configuration: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:

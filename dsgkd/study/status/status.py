@@ -183,37 +183,6 @@ class StageStatus:
         return max(work / max(len(self.running), 1), max(known, default=0.0))
 
 
-def stage_before(
-    study: str,
-    stage: str,
-    objective: tuple[str, str],
-    epochs: int,
-    counts: tuple[int | None, int],
-    lines: Sequence[TrialLine],
-    price_per_gpu_hour: float = 0.0,
-) -> StageStatus:
-    """Return the status of a stage before its first trial of this session.
-
-    Args:
-        study: its name.
-        stage: its name.
-        objective: the measure that is searched for, and its direction.
-        epochs: the most that a trial may run.
-        counts: trials of the stage, and those of them that ended.
-        lines: the attempts of all stages; whoever ran what still counts as running is gone.
-        price_per_gpu_hour: 0: no price was given.
-    """
-    ours = (line for line in lines if line.shown_in == stage)
-    gone = (replace(one, state="preempted") if one.state == "running" else one for one in ours)
-    return StageStatus(
-        *(study, stage, *objective, epochs, *counts, tuple(gone)),
-        sum(line.worker_seconds for line in lines),
-        sum(line.gpu_seconds for line in lines),
-        price_per_gpu_hour,
-        datetime.now(UTC),
-    )
-
-
 def ended_trials(lines: Iterable[TrialLine]) -> int:
     """How many trials ended and are not run again; links are not counted."""
     return len({line.trial_id for line in lines if line.state in ENDED and line.stage != LINK})
@@ -231,6 +200,12 @@ class StudyStatus:
     """One line for each time that the test split was opened."""
     others: int
     """Other studies in the same ledger."""
+
+    def begun(self, stage: str, total: int, done: int) -> StageStatus:
+        """Return a stage that is about to go on; whoever still ran a trial of it is gone."""
+        ours = (line for line in self.lines if line.shown_in == stage)
+        gone = (replace(one, state="preempted") if one.state == "running" else one for one in ours)
+        return replace(self.stage, stage=stage, total=total, done=done, trials=tuple(gone))
 
 
 def read_status(ledger: Ledger, price_per_gpu_hour: float | None = None) -> StudyStatus:
@@ -254,18 +229,19 @@ def read_status(ledger: Ledger, price_per_gpu_hour: float | None = None) -> Stud
     lines = lines_of(rows)
     name = lines[-1].shown_in if lines else "search"
     ours = tuple(line for line in lines if line.shown_in == name)
-    direction = (study["measures"] or {}).get(study["objective"], "maximise")
-    stage = replace(
-        stage_before(
-            study["name"] or study["study_id"],
-            name,
-            (study["objective"], direction),
-            budget.get("epochs") or max((line.epoch for line in lines), default=0),
-            (_total(name, budget, lines), ended_trials(ours)),
-            lines,
-            price_per_gpu_hour,
-        ),
+    stage = StageStatus(
+        study=study["name"] or study["study_id"],
+        stage=name,
+        measure=study["objective"],
+        direction=(study["measures"] or {}).get(study["objective"], "maximise"),
+        epochs=budget.get("epochs") or max((line.epoch for line in lines), default=0),
+        total=_total(name, budget, lines),
+        done=ended_trials(ours),
         trials=ours,
+        worker_seconds=sum(line.worker_seconds for line in lines),
+        gpu_seconds=sum(line.gpu_seconds for line in lines),
+        price_per_gpu_hour=price_per_gpu_hour,
+        at=datetime.now(UTC),
     )
     readings = tuple(
         _reading(row) for row in ledger.rows("test_reads") if row["study_id"] == study["study_id"]

@@ -133,7 +133,7 @@ def test_an_unknown_script_is_an_input_error(script):
 
 
 def test_an_unknown_kind_is_an_input_error():
-    with pytest.raises(InputError, match="use script or paper"):
+    with pytest.raises(InputError, match=r"kind: .words. does not fit: choose one of: script"):
         WordRule(kind="words")  # type: ignore[arg-type]
 
 

@@ -10,12 +10,14 @@ from dsgkd.storage.artefacts import Artefacts
 from dsgkd.study.config import ConfirmationConfig
 from dsgkd.study.console import Console
 from dsgkd.study.manifest import StudyManifest
+from dsgkd.study.messages import TrialFailed
 from dsgkd.study.names import PublicNames, restored
 from dsgkd.study.search.config import PruningConfig, SearchConfig
 from dsgkd.study.spec import LINK, PlannedTrial
 from dsgkd.study.stages import spec_of
 from dsgkd.study.status.status import read_status
 from dsgkd.study.study import Study
+from dsgkd.study.trial import trial_steps
 from dsgkd.tasks.masked_lm import MaskedLanguageModel
 from dsgkd.training.config import LinkConfig, OptimisationConfig
 
@@ -90,20 +92,18 @@ def test_a_link_is_made_once_charged_once_and_seen(local_ray, make_recipe):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_link_that_fails_fails_the_trials_that_need_it(local_ray, make_recipe, make_config):
-    config = make_recipe("broken")
-    adapt = replace(
-        config.run.links[0],
-        optimisation=OptimisationConfig(
-            epochs=2, batch_size=8, precision="fp32", encoder_lr=10.0, clip_norm=1e12
-        ),
-    )
-    config = replace(config, run=replace(config.run, links=(adapt,)))
-    lines = []
-    Study(config, Console(lines.append)).run()
+def test_a_link_that_fails_fails_the_trials_that_need_it(local_ray, make_recipe):
+    def steps(spec):
+        if spec.stage == LINK:
+            yield TrialFailed(reason="no text")
+        else:
+            yield from trial_steps(spec)
+
+    config, lines = make_recipe("broken"), []
+    Study(config, Console(lines.append), steps=steps).run()
     rows = Ledger(config.location.child("ledger")).rows("trials")
     link = next(row for row in rows if row["stage"] == LINK)
-    assert "not finite" in link["reason"]
+    assert (link["state"], link["reason"]) == ("failed", "no text")
     reasons = {row["reason"] for row in rows if row["stage"] == "search"}
     assert reasons == {f"its {link['trial_id']} failed: {link['reason']}"}
     assert any("no search trial of mlkd was completed" in line for line in lines)

@@ -11,12 +11,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from dsgkd.alignment.batches import Batch
+from dsgkd.alignment.batch import Batch
+from dsgkd.data.transfer_set import TransferConfig
 from dsgkd.errors import InputError
-from dsgkd.storage.checkpoint import load_state, save_state
+from dsgkd.storage.checkpoint import Checkpoints, load_state, save_state
+from dsgkd.tasks.masked_lm import MaskedLanguageModel
+from dsgkd.tasks.nothing import NoTask
 from dsgkd.training import loop
+from dsgkd.training.config import RunConfig
 from dsgkd.training.loop import LAST, DivergedError, EpochResult, train
-from dsgkd.training.run import RunConfig, open_run
+from dsgkd.training.opening import OpenRun, open_run
 
 Scenario = Callable[[RunConfig, Path, Path], None]
 
@@ -24,7 +28,7 @@ Scenario = Callable[[RunConfig, Path, Path], None]
 def outcome(config: RunConfig, cache: Path, folder: Path) -> None:
     """Train, and write down what each worker saw and what its weights are at the end."""
     run = open_run(config, cache)
-    results = [vars(result) for result in train(run, folder)]
+    results = [vars(result) for result in train(run, Checkpoints(folder))]
     rank = dist.get_rank() if dist.is_initialized() else 0
     save_state(folder / f"seen-{rank}", {"results": results, **run.distiller.state_dict()})
 
@@ -43,7 +47,7 @@ def interrupted(config: RunConfig, cache: Path, folder: Path) -> None:
 
     loop.training_batches = batches
     with pytest.raises(MemoryError):
-        list(train(open_run(config, cache), folder))
+        list(train(open_run(config, cache), Checkpoints(folder)))
     loop.training_batches = original
     outcome(config, cache, folder)
 
@@ -53,61 +57,103 @@ def full_disk(config: RunConfig, cache: Path, folder: Path) -> None:
     folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file where the folder should be")
     with pytest.raises(InputError):
-        list(train(open_run(config, cache), folder))
+        list(train(open_run(config, cache), Checkpoints(folder)))
 
 
 def diverging(config: RunConfig, cache: Path, folder: Path) -> None:
-    wild = replace(config.optimisation, classifier_lr=1e36, warmup_share=0.0)
+    original = loop.new_optimizer
+
+    def wild(run: OpenRun) -> torch.optim.AdamW:
+        optimizer = original(run)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e36
+        return optimizer
+
+    loop.new_optimizer = wild
+    still = replace(config, optimisation=replace(config.optimisation, warmup_share=0.0))
     with pytest.raises(DivergedError):
-        list(train(open_run(replace(config, optimisation=wild), cache), folder))
+        list(train(open_run(still, cache), Checkpoints(folder)))
+    loop.new_optimizer = original
 
 
-SCENARIOS: dict[str, Scenario] = {
-    "outcome": outcome,
-    "interrupted": interrupted,
-    "full disk": full_disk,
-    "diverging": diverging,
+SCENARIOS: dict[str, tuple[str, Scenario]] = {
+    "outcome": ("distilled", outcome),
+    "interrupted": ("distilled", interrupted),
+    "full disk": ("distilled", full_disk),
+    "diverging": ("distilled", diverging),
+    "mixed sources": ("mixed", outcome),
+    "mixed sources, interrupted": ("mixed", interrupted),
+    "terms alone": ("alone", outcome),
+    "masked": ("masked", outcome),
+    "masked, interrupted": ("masked", interrupted),
 }
+"""Name -> which run, and what happens to it."""
+COMPARABLE = [
+    "outcome",
+    "interrupted",
+    "mixed sources",
+    "mixed sources, interrupted",
+    "terms alone",
+]
+"""Those in which one process does the same; with masks, it draws others."""
 
 
-def work(rank: int, config: RunConfig, cache: Path, folder: Path) -> None:
+def work(rank: int, configs: dict[str, RunConfig], cache: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
-    for name, scenario in SCENARIOS.items():
-        scenario(config, cache, folder / name)
+    for name, (config, scenario) in SCENARIOS.items():
+        scenario(configs[config], cache, folder / name)
         dist.barrier()
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def config(make_config: Callable[..., RunConfig]) -> RunConfig:
-    """Distils both terms; the last of its six batches has one note, so one worker has none."""
+def configs(
+    make_config: Callable[..., RunConfig], transfer: TransferConfig
+) -> dict[str, RunConfig]:
+    """Distilled: the last of its six batches has one note, so one worker has none."""
     terms = {"alpha": 1.0, "beta": 0.5}
     # Where a gradient is all rounding (the bias of an attention key), Adam's step is its sign;
     # a large epsilon keeps such steps small, so that results are comparable at all.
     steps = {"adam_epsilon": 1e-3, "evaluation_batch_size": 4, "checkpoint_steps": 4}
-    return make_config("still-student", "teacher", terms, steps)
+    fewer = steps | {"epochs": 2, "batch_size": 24}
+    loss = {"objective": "loss", "stop_when_stale": ()}
+    return {
+        "distilled": make_config("still-student", "teacher", terms, steps),
+        "mixed": make_config("still-student", "teacher+roberta", terms, fewer, transfer=transfer),
+        "alone": make_config(
+            "still-student", "teacher", terms, fewer, loss, task=NoTask(), transfer=transfer
+        ),
+        "masked": make_config(
+            "student", "teacher", {}, fewer, loss, task=MaskedLanguageModel(), transfer=transfer
+        ),
+    }
 
 
 @pytest.fixture(scope="module")
-def alone(config: RunConfig, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(
+    configs: dict[str, RunConfig], cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("alone")
-    for name in ("outcome", "interrupted"):
-        SCENARIOS[name](config, cache, folder / name)
+    for name in COMPARABLE:
+        config, scenario = SCENARIOS[name]
+        scenario(configs[config], cache, folder / name)
     return folder
 
 
 @pytest.fixture(scope="module")
-def together(config: RunConfig, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def together(
+    configs: dict[str, RunConfig], cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("together")
     multiprocessing.set_forkserver_preload(["dsgkd.training.loop"])
     context = torch.multiprocessing.start_processes(
-        work, (config, cache, folder), nprocs=2, start_method="forkserver", join=False
+        work, (configs, cache, folder), nprocs=2, start_method="forkserver", join=False
     )
     try:
-        for _ in range(120):
+        for _ in range(180):
             if context.join(timeout=1):
                 return folder
         pytest.fail("the workers wait for each other")
@@ -124,10 +170,12 @@ def read(folder: Path, rank: int) -> tuple[list[dict[str, Any]], dict[str, torch
 def compared(result: dict[str, Any]) -> dict[str, float]:
     """Everything in a result that has to be the same on any number of workers."""
     timeless = {k: v for k, v in result.items() if "second" not in k}
-    return timeless.pop("train") | timeless.pop("validation") | timeless
+    for part in ("weighted", "raw", "validation"):
+        timeless |= {f"{part} {name}": value for name, value in timeless.pop(part).items()}
+    return timeless
 
 
-@pytest.mark.parametrize("scenario", ["outcome", "interrupted"])
+@pytest.mark.parametrize("scenario", COMPARABLE)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_two_workers_reach_the_losses_measures_and_weights_of_one(
     alone: Path, together: Path, scenario: str, rank: int
@@ -145,23 +193,26 @@ def test_two_workers_reach_the_losses_measures_and_weights_of_one(
 def test_the_terms_that_are_compared_are_not_zero(alone: Path) -> None:
     results, weights = read(alone / "outcome", 0)
 
-    assert all(value > 0 for value in results[0]["train"].values())
-    assert results[0]["train"] != results[-1]["train"]
-    assert any(name.startswith("projections") for name in weights)
+    assert all(value > 0 for value in results[0]["weighted"].values())
+    assert results[0]["weighted"] != results[-1]["weighted"]
+    assert any("projections" in name for name in weights)
 
 
-def test_an_interruption_changes_nothing_on_two_workers(together: Path) -> None:
-    results, weights = read(together / "outcome", 1)
-    resumed, resumed_weights = read(together / "interrupted", 1)
+@pytest.mark.parametrize("run", ["outcome", "mixed sources", "masked"])
+def test_an_interruption_changes_nothing_on_two_workers(together: Path, run: str) -> None:
+    cut = {"outcome": "interrupted"}.get(run, f"{run}, interrupted")
+    results, weights = read(together / run, 1)
+    resumed, resumed_weights = read(together / cut, 1)
 
     assert [compared(r) for r in resumed] == [compared(r) for r in results[1:]]
     assert all(torch.equal(resumed_weights[name], weights[name]) for name in weights)
 
 
-def test_both_workers_have_the_same_weights(together: Path) -> None:
-    _, first = read(together / "outcome", 0)
-    _, second = read(together / "outcome", 1)
+@pytest.mark.parametrize("run", ["outcome", "mixed sources", "terms alone", "masked"])
+def test_both_workers_have_the_same_results_and_weights(together: Path, run: str) -> None:
+    (told, first), (heard, second) = (read(together / run, rank) for rank in (0, 1))
 
+    assert [compared(r) for r in told] == [compared(r) for r in heard]
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

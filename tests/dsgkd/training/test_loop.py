@@ -1,7 +1,6 @@
 import json
-import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from watched_runs import assert_same_weights, disturb, facts, watch, weights
 
 from dsgkd.alignment.batch import Batch
 from dsgkd.data.sources import SEALED, SPLITS, DataConfig
@@ -19,43 +19,10 @@ from dsgkd.tasks.measures import measures
 from dsgkd.training import loop
 from dsgkd.training.config import RunConfig, paper_preset
 from dsgkd.training.evaluation import Evaluation, predict
-from dsgkd.training.loop import BEST, LAST, DivergedError, EpochResult, restore_best, train
+from dsgkd.training.loop import BEST, LAST, DivergedError, restore_best, train
 from dsgkd.training.opening import OpenRun, open_run
 
 MakeConfig = Callable[..., RunConfig]
-
-
-def weights(run: OpenRun) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in run.distiller.state_dict().items()}
-
-
-def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    assert first.keys() == second.keys()
-    different = [name for name in first if not torch.equal(first[name], second[name])]
-    assert not different
-
-
-def facts(results: list[EpochResult]) -> list[dict[str, Any]]:
-    """What the epochs brought, without the time they took."""
-    return [
-        replace(r, seconds=0.0, evaluation_seconds=0.0, examples_per_second=0.0).__dict__
-        for r in results
-    ]
-
-
-def watch(monkeypatch: pytest.MonkeyPatch, see: Callable[[Batch], None]) -> list[int]:
-    """Show every training batch to `see` before its step; return from which step each epoch went."""
-    starts: list[int] = []
-    original = loop._batches
-
-    def batches(run: OpenRun, sampler: Any, first: int, *args: Any) -> Iterator[Batch]:
-        starts.append(first)
-        for batch in original(run, sampler, first, *args):
-            see(batch)
-            yield batch
-
-    monkeypatch.setattr(loop, "_batches", batches)
-    return starts
 
 
 def script(monkeypatch: pytest.MonkeyPatch, **series: list[float]) -> None:
@@ -70,13 +37,6 @@ def script(monkeypatch: pytest.MonkeyPatch, **series: list[float]) -> None:
         return replace(found, measured=found.measured | values)
 
     monkeypatch.setattr(loop, "evaluate_validation", scripted)
-
-
-def disturb() -> None:
-    """Draw from every generator, as another run in the same process would."""
-    torch.manual_seed(99)
-    np.random.seed(99)
-    random.seed(99)
 
 
 def test_the_loss_falls_on_an_easy_task(
@@ -200,7 +160,7 @@ def test_a_folder_with_another_runs_checkpoint_is_refused(
     next(train(open_run(make_config(), cache), Checkpoints(tmp_path)))
     other = open_run(make_config(optimisation={"encoder_lr": 1e-5}), cache)
 
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=f"{tmp_path}: .* run with other settings"):
         next(train(other, Checkpoints(tmp_path)))
 
 
@@ -228,13 +188,9 @@ def test_a_run_does_not_go_on_with_other_notes(
     text = Path(config.data.path).read_text(encoding="utf-8")
     changed.write_text(text.replace("내원", "퇴원", 1), encoding="utf-8")
 
+    other = open_run(replace(config, data=DataConfig(path=str(changed))), cache)
     with pytest.raises(InputError, match="a run with other texts"):
-        next(
-            train(
-                open_run(replace(config, data=DataConfig(path=str(changed))), cache),
-                tmp_path / "run",
-            )
-        )
+        next(train(other, Checkpoints(tmp_path / "run")))
 
 
 def test_encoder_head_and_projections_have_rates_of_their_own_and_vectors_do_not_decay(
@@ -383,10 +339,24 @@ def test_the_best_checkpoint_is_the_best_epochs_student(
     assert not np.allclose(best, last)
 
 
+def go_wild(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
+    """Let every learning rate be one that no configuration allows."""
+    original = loop.new_optimizer
+
+    def wild(run: OpenRun) -> torch.optim.AdamW:
+        optimizer = original(run)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        return optimizer
+
+    monkeypatch.setattr(loop, "new_optimizer", wild)
+
+
 def test_a_loss_that_is_no_number_ends_the_run(
-    make_config: MakeConfig, cache: Path, tmp_path: Path
+    make_config: MakeConfig, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_config(optimisation={"classifier_lr": 1e36, "warmup_share": 0.0})
+    go_wild(monkeypatch, 1e36)
+    config = make_config(optimisation={"warmup_share": 0.0})
 
     with pytest.raises(DivergedError, match="loss is not finite in epoch 1"):
         list(train(open_run(config, cache), Checkpoints(tmp_path)))
@@ -394,9 +364,10 @@ def test_a_loss_that_is_no_number_ends_the_run(
 
 
 def test_weights_that_the_last_step_destroyed_end_the_run(
-    make_config: MakeConfig, cache: Path, tmp_path: Path
+    make_config: MakeConfig, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one_step = {"batch_size": 64, "classifier_lr": 3e38, "encoder_lr": 3e38, "warmup_share": 0.0}
+    go_wild(monkeypatch, 3e38)
+    one_step = {"batch_size": 64, "warmup_share": 0.0}
 
     with pytest.raises(DivergedError, match="weights are not finite after epoch 1"):
         list(train(open_run(make_config(optimisation=one_step), cache), Checkpoints(tmp_path)))

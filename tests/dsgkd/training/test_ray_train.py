@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from dsgkd.storage.checkpoint import load_state, save_state
+from dsgkd.storage.checkpoint import Checkpoints, load_state, save_state
+from dsgkd.training.config import RunConfig
 from dsgkd.training.loop import train
-from dsgkd.training.run import RunConfig, open_run
+from dsgkd.training.opening import open_run
 
 pytestmark = pytest.mark.ray
 
@@ -28,7 +29,7 @@ def train_and_tell(settings: dict[str, Any]) -> None:
     folder: Path = settings["folder"]
     run = open_run(settings["config"], settings["cache"])
     results = []
-    for result in train(run, folder):
+    for result in train(run, Checkpoints(folder)):
         results.append(vars(result))
         if settings["dies"] and rank == 1 and result.epoch == 2 and not (folder / "died").exists():
             (folder / "died").write_text("")
@@ -106,14 +107,14 @@ def test_two_ray_workers_reach_the_losses_measures_and_weights_of_one_process(
     undisturbed: Path, config: RunConfig, cache: Path, tmp_path: Path
 ) -> None:
     run = open_run(config, cache)
-    expected = list(train(run, tmp_path))
+    expected = list(train(run, Checkpoints(tmp_path)))
 
     for rank in (0, 1):
         seen = load_state(undisturbed / f"seen-{rank}")
         results = seen.pop("results")
         assert len(results) == len(expected)
         for result, wanted in zip(results, expected, strict=True):
-            assert result["train"] == pytest.approx(wanted.train, rel=1e-4)
+            assert result["weighted"] == pytest.approx(wanted.weighted, rel=1e-4)
             assert result["validation"] == pytest.approx(wanted.validation, rel=1e-4)
             assert result["step"] == wanted.step
         for name, weight in run.distiller.state_dict().items():

@@ -10,6 +10,12 @@ from dsgkd.study.cost.budget import BudgetCallback, BudgetConfig
 from dsgkd.study.cost.curves import Curve
 from dsgkd.study.dispatcher import Dispatcher, Stage
 from dsgkd.study.history import read_history
+from dsgkd.study.search.arms import arms
+from dsgkd.study.search.config import PruningConfig, SearchConfig
+from dsgkd.study.search.pruning import PruningCallback
+from dsgkd.study.search.search import Search
+from dsgkd.study.search.space import SearchSpace
+from dsgkd.training.config import RunConfig
 
 HOUR = 3600.0
 
@@ -54,6 +60,49 @@ def test_a_budget_ends_a_simulated_study_when_it_is_spent():
     play([budget, heard], stage=Stage("search", exceeded=budget.exceeded))
     assert [end[2] for end in heard.ends] == ["complete", "preempted"]
     assert heard.ends[1][3].startswith("the study reached max-hours 5.5 (6 h spent")
+
+
+def test_a_whole_search_runs_on_a_simulated_clock(tmp_path):
+    """The search, its early stopper, the budget and the ledger are those of any study."""
+    names, arms_of = ("mlkd", "plain"), {arm.method: arm for arm in arms(())}
+    space, ledger = SearchSpace(), Ledger(tmp_path / "ledger")
+
+    def suggest(trial, method):
+        depths = {"tiny-ko": 2, "teacher": 2}
+        return space.suggest(trial, arms_of[method], RunConfig(), {"teacher": "teacher"}, depths)
+
+    def curve_of(spec):
+        score = 1 - abs(spec.run.optimisation.encoder_lr - 3e-4) * 100
+        return Curve("", spec.method, (score,) * 8, (HOUR,) * 8, whole=True)
+
+    search = Search(
+        tmp_path / "journal",
+        "simulated",
+        SearchConfig(trials=20),
+        RunConfig(),
+        dict.fromkeys(names, 10),
+        suggest,
+    )
+    pruning = PruningCallback(PruningConfig(grace_epochs=1), 8)
+
+    def asked():
+        while (one := search.ask()) is not None:
+            yield make_spec(trial_id=one.trial_id, method=one.method, run=one.run)
+
+    stage = Stage(
+        "search",
+        asked(),
+        callbacks=[LedgerCallback(ledger), search, pruning],
+        should_stop=pruning.should_stop,
+    )
+    SimulatedBackend(curve_of, 4, preemptions_per_hour=0.05).run(Dispatcher(one_stage(stage), 4))
+    past = read_history(ledger, "auroc")
+    assert len(past) == 20
+    assert {trial.state for trial in past.values()} == {"complete", "pruned"}
+    (best,) = search.best("mlkd")
+    scores = {name: max(trial.scores.values()) for name, trial in past.items()}
+    complete = [name for name in scores if past[name].state == "complete" and "mlkd" in name]
+    assert best.trial_id == max(complete, key=scores.__getitem__)
 
 
 def test_a_dispatcher_that_waits_for_nobody_is_an_error_and_no_hang():

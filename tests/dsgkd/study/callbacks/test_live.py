@@ -18,15 +18,18 @@ from trial_events import EPOCHS, charge, ended, make_epoch, make_spec, play
 from dsgkd.study.callbacks import progress as module
 from dsgkd.study.callbacks.progress import Progress, progress
 from dsgkd.study.console import Console
-from dsgkd.study.status.status import stage_before
+from dsgkd.study.status.status import StageStatus
 
-INFO = stage_before("demo", "search", ("auroc", "maximise"), EPOCHS, (9, 0), ())
+EMPTY = StageStatus(
+    *("demo", "search", "auroc", "maximise", EPOCHS, 9, 0, (), 0.0, 0.0, 0.0),
+    datetime.now(UTC),
+)
 
 
 def session(last: BaseException | None = None) -> None:
     """What runs in the terminal."""
     print("before")
-    with progress(INFO, Console()) as callbacks:
+    with progress(EMPTY, Console()) as callbacks:
         print(*(type(one).__name__ for one in callbacks))
         for one in callbacks:
             one.on_start(make_spec(8), datetime.now(UTC))
@@ -158,7 +161,7 @@ def test_odd_terminals_do_no_harm(width, environment):
 
 def test_a_log_gets_plain_lines_as_ever():
     said: list[str] = []
-    with progress(INFO, Console(said.append)) as callbacks:
+    with progress(EMPTY, Console(said.append)) as callbacks:
         (lines,) = callbacks
         assert type(lines) is Progress  # pytest's standard output is no terminal
         play(callbacks)
@@ -174,7 +177,7 @@ def test_a_log_gets_plain_lines_as_ever():
 def test_a_log_gets_a_sign_of_life(monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(module.time, "monotonic", iter((0.0, 5.0, 25.0, 25.0)).__next__)
-    with progress(INFO, Console(said.append), live=False) as (lines,):
+    with progress(EMPTY, Console(said.append), live=False) as (lines,):
         spec = make_spec(0)
         lines.on_start(spec, datetime.now(UTC))
         lines.on_epoch(spec, make_epoch(spec, 1), charge(spec, 1))
@@ -186,7 +189,7 @@ def test_a_log_gets_a_sign_of_life(monkeypatch):
 def test_a_test_trial_says_what_it_read():
     said: list[str] = []
     spec = make_spec(0, stage="test")
-    with progress(INFO, Console(said.append), live=False) as (lines,):
+    with progress(EMPTY, Console(said.append), live=False) as (lines,):
         lines.on_start(spec, datetime.now(UTC))
         lines.on_end(spec, ended(spec, "complete", test={"auroc": 0.75}))
     assert said[0].endswith("complete   test auroc 0.750")

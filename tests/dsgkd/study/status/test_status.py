@@ -17,19 +17,21 @@ from dsgkd.ledger import Ledger
 from dsgkd.study.callbacks.ledger import LedgerCallback
 from dsgkd.study.callbacks.progress import StatusCallback
 from dsgkd.study.status.hyperparameters import settings_of
-from dsgkd.study.status.status import StageStatus, TrialLine, lines_of, read_status, stage_before
+from dsgkd.study.status.status import StageStatus, TrialLine, read_status
 from dsgkd.study.status.status_table import WIDTH, duration, fitting, heading, hours, plain, table
 from dsgkd.study.test_access import TestAccess
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATER = datetime.now(UTC) + timedelta(hours=1)
-INFO = stage_before("demo", "search", ("auroc", "maximise"), EPOCHS, (9, 0), (), 2.0)
+EMPTY = StageStatus(
+    *("demo", "search", "auroc", "maximise", EPOCHS, 9, 0, (), 0.0, 0.0, 2.0),
+    datetime.now(UTC),
+)
 
 
 def before(ledger, stage="search", done=0):
     """A stage as a session finds it in the ledger."""
-    lines = lines_of(ledger.rows("trials"))
-    return stage_before("demo", stage, ("auroc", "maximise"), EPOCHS, (9, done), lines, 2.0)
+    return read_status(ledger).begun(stage, 9, done)
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def without_clock(stage: StageStatus) -> StageStatus:
 
 
 def test_events_and_ledger_give_the_same_status(ledger):
-    kept = StatusCallback(INFO)
+    kept = StatusCallback(EMPTY)
     assert without_clock(kept.read()) == without_clock(read_status(ledger).stage)
     play([LedgerCallback(ledger), kept])
     told, read = kept.read(), read_status(ledger).stage
@@ -79,7 +81,7 @@ def test_events_and_ledger_give_the_same_status(ledger):
 
 
 def test_what_a_status_says(ledger):
-    kept = StatusCallback(INFO)
+    kept = StatusCallback(EMPTY)
     play([kept])
     stage = kept.read()
     assert stage.done == 4
@@ -98,7 +100,7 @@ def test_what_a_status_says(ledger):
 
 
 def test_smaller_losses_are_better():
-    kept = StatusCallback(replace(INFO, measure="brier", direction="minimise"))
+    kept = StatusCallback(replace(EMPTY, measure="brier", direction="minimise"))
     play([kept])
     stage = kept.read()
     assert stage.best["mlkd"] == pytest.approx(0.65 + 0.03)  # not 0.74
@@ -259,7 +261,7 @@ def test_settings_say_nothing_of_the_notes():
 @pytest.mark.parametrize("width", [120, 100, 80, 60, 40, 20, 7, 1])
 @pytest.mark.parametrize("height", [30, 12, 4])
 def test_a_picture_fits_its_terminal(width, height):
-    kept = StatusCallback(replace(INFO, study="소아 응급 mlkd"))
+    kept = StatusCallback(replace(EMPTY, study="소아 응급 mlkd"))
     play([kept])
     for number in range(3, 40):
         spec = make_spec(number)
@@ -279,7 +281,7 @@ def test_a_picture_fits_its_terminal(width, height):
 
 
 def test_plain_text_is_narrow_and_uncoloured():
-    kept = StatusCallback(INFO)
+    kept = StatusCallback(EMPTY)
     play([kept])
     text = plain(kept.read(), 3)
     assert max(map(len, text.splitlines())) <= WIDTH

@@ -1,10 +1,11 @@
 import pytest
 
 from dsgkd.errors import InputError
-from dsgkd.models import on_the_fly
 from dsgkd.models.hub import load_model
-from dsgkd.models.on_the_fly import build, model_reference
-from dsgkd.models.pretraining import PretrainingConfig
+from dsgkd.training import on_the_fly
+from dsgkd.training.on_the_fly import model_reference
+from dsgkd.training.pretraining import build, build_missing
+from dsgkd.training.pretraining_config import PretrainingConfig
 
 BRIEF = PretrainingConfig(vocabulary=100, layers=1, width=64, length=16, tokens=500)
 
@@ -39,6 +40,11 @@ def test_the_embedded_models_are_built_from_their_own_language(name, tmp_path, m
     monkeypatch.setattr(on_the_fly, "TINY", BRIEF)
     monkeypatch.setattr(on_the_fly, "korean_corpus", lambda _: ["어제 부터 열 나고 기침"] * 50)
     monkeypatch.setattr(on_the_fly, "english_corpus", lambda _: ["fever and cough"] * 50)
+    with pytest.raises(InputError, match=f"{name}: not pre-trained yet"):
+        model_reference(name, tmp_path)
+    lines = []
+    build_missing([name, str(tmp_path), name], tmp_path, lines.append)
+    assert all(line.startswith(f"{name}: ") for line in lines)
     folder = model_reference(name, tmp_path)
     words = (tmp_path / "models").glob("*/tokenizer.json").__next__().read_text("utf-8")
     assert ("기침" in words, "cough" in words) == (name == "tiny-ko", name != "tiny-ko")
@@ -63,9 +69,6 @@ def test_a_model_that_is_gone_is_missed_before_it_is_built_again(corpus, tmp_pat
     folder = build(corpus, cache, BRIEF)
     with pytest.raises(InputError):
         on_the_fly.check_kept([corpus], cache)  # that is one of another size
-    folder.rename(folder.with_name(on_the_fly._folder("notes", *_default(corpus), cache).name))
+    folder.rename(on_the_fly.folder_of(corpus, cache))
     on_the_fly.check_kept([corpus], cache)
-
-
-def _default(corpus):
-    return on_the_fly._corpus(corpus), on_the_fly._configuration(corpus)
+    assert model_reference(corpus, cache) == str(on_the_fly.folder_of(corpus, cache))

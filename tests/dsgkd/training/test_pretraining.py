@@ -7,22 +7,23 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM
 
+from dsgkd.alignment.batch import Collator
+from dsgkd.alignment.texts import EncodedTexts
+from dsgkd.alignment.view import View
 from dsgkd.errors import InputError
-from dsgkd.models import pretraining
-from dsgkd.models.hub import load_model, load_tokenizer
-from dsgkd.models.pretraining import (
-    PretrainingConfig,
-    mask_tokens,
-    pack,
-    pretrain,
-    pretraining_key,
-    word_vectors,
-)
+from dsgkd.models.hub import load_tokenizer
+from dsgkd.models.masked import load_masked, mask_tokens
+from dsgkd.models.taps import run_model
+from dsgkd.tasks.masked_lm import MaskedLanguageModel
+from dsgkd.training import loop
+from dsgkd.training.loop import LAST
+from dsgkd.training.pretraining import pack, pretrain, word_vectors
+from dsgkd.training.pretraining_config import PretrainingConfig, pretraining_key, spread
 
 SMALL = PretrainingConfig(
-    vocabulary=120, layers=1, width=64, length=32, tokens=80_000, lr=3e-3, held_out_share=0.1
+    vocabulary=120, layers=1, width=64, length=32, tokens=80_000, lr=3e-3, held_out_share=0.3
 )
-BRIEF = replace(SMALL, tokens=4_000, checkpoint_seconds=0.0)
+BRIEF = replace(SMALL, tokens=4_000, checkpoint_seconds=1e-9)  # a checkpoint each step
 
 
 def sentences(count: int, seed: int) -> list[str]:
@@ -34,7 +35,7 @@ def sentences(count: int, seed: int) -> list[str]:
     return [" ".join(draw.choices(draw.choice(topics), k=10)) for _ in range(count)]
 
 
-CORPUS = sentences(400, seed=0)
+CORPUS = sentences(1200, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +59,11 @@ def test_the_report_lies_beside_the_model(trained):
     folder, report, lines = trained
     written = json.loads((folder / "pretraining.json").read_text())
     assert written["loss"] == report.loss
-    assert report.texts == 400
+    assert report.texts == 1200
     assert report.steps == -(-SMALL.tokens // (16 * 32))
     assert report.tokens_per_second == pytest.approx(report.steps * 512 / report.seconds)
-    assert not (folder / "pretraining.safetensors").exists()
-    assert "400 texts" in lines[0]
+    assert not (folder / "checkpoints").exists()
+    assert "1,200 texts" in lines[0]
     assert "held-out masked loss" in lines[-1]
 
 
@@ -82,26 +83,34 @@ class StopError(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop", [1, 5, 8])
-def test_an_interrupted_run_ends_as_if_it_had_not_been(stop, tmp_path, monkeypatch):
-    whole = pretrain(CORPUS, BRIEF, tmp_path / "whole")
-    save, steps = pretraining.save_state, []
+def stop_at(monkeypatch, stop):
+    """Die after so many checkpoints; return the steps of the run that they were written at."""
+    save, steps = loop._State.save, []
 
-    def save_and_stop(path, state):
-        save(path, state)
-        steps.append(state["step"])
+    def save_and_stop(self, progress, is_best=False):
+        save(self, progress, is_best)
+        done = [result["step"] for result in progress.history][-1:] or [0]
+        steps.append(done[0] + progress.step)
         if len(steps) == stop:
             raise StopError
 
-    monkeypatch.setattr(pretraining, "save_state", save_and_stop)
+    monkeypatch.setattr(loop._State, "save", save_and_stop)
+    return steps
+
+
+@pytest.mark.parametrize("stop", [1, 3, 6])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(stop, tmp_path, monkeypatch):
+    whole = pretrain(CORPUS, BRIEF, tmp_path / "whole")
+    assert whole.steps == 8
+    steps = stop_at(monkeypatch, stop)
     with pytest.raises(StopError):
         pretrain(CORPUS, BRIEF, tmp_path / "parts")
     assert not (tmp_path / "parts" / "pretraining.json").exists()
-    lines = []
-    parts = pretrain(CORPUS, BRIEF, tmp_path / "parts", lines.append)
+    assert (tmp_path / "parts" / "checkpoints" / LAST).exists()
+    parts = pretrain(CORPUS, BRIEF, tmp_path / "parts")
 
-    assert f"going on from step {stop}" in lines
-    assert steps == list(range(1, whole.steps + 1))
+    assert sorted(steps) == steps, "begun again"
+    assert set(steps) == set(range(1, 9))
     assert (parts.loss, parts.masked_accuracy) == (whole.loss, whole.masked_accuracy)
     one, two = (AutoModelForMaskedLM.from_pretrained(tmp_path / x) for x in ("whole", "parts"))
     for name, parameter in one.named_parameters():
@@ -110,18 +119,12 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(stop, tmp_path, monkeypat
 
 @pytest.mark.parametrize("other", ["corpus", "configuration"])
 def test_a_checkpoint_of_another_run_is_a_users_error(other, tmp_path, monkeypatch):
-    save = pretraining.save_state
-
-    def save_and_stop(path, state):
-        save(path, state)
-        raise StopError
-
-    monkeypatch.setattr(pretraining, "save_state", save_and_stop)
+    stop_at(monkeypatch, 1)
     with pytest.raises(StopError):
         pretrain(CORPUS, BRIEF, tmp_path)
-    texts = [*CORPUS[:-1], "ㄱ가"] if other == "corpus" else CORPUS
+    texts = [*CORPUS[:-1], CORPUS[0]] if other == "corpus" else CORPUS
     config = replace(BRIEF, seed=3) if other == "configuration" else BRIEF
-    with pytest.raises(InputError, match="belongs to another corpus or configuration: delete it"):
+    with pytest.raises(InputError, match="checkpoint of a run with other"):
         pretrain(texts, config, tmp_path)
 
 
@@ -164,18 +167,26 @@ def test_masked_language_models_of_other_families_go_on_too(
     source = make_model(family, auto_class=AutoModelForMaskedLM)
     source.save_pretrained(tmp_path / "source")
     word_tokenizer.save_pretrained(tmp_path / "source")
-    model = load_model(str(tmp_path / "source"), "dsgkd_plain", AutoModelForMaskedLM)
-    training = pretraining._Training(model, word_tokenizer, BRIEF, tmp_path, "")
+    student = load_masked(str(tmp_path / "source"), "dsgkd_plain")
+    task = MaskedLanguageModel().bound(word_tokenizer)
     ids = torch.randint(5, 60, (4, 32))
-    loss, exact = training.loss(ids, torch.Generator().manual_seed(1))
+    texts = EncodedTexts.of_view(View.of_blocks(ids.numpy().astype(np.int32), 0))
+    batch = task.prepare(Collator(32)(texts, np.arange(4)), texts, (1, 2, 3, 4))
+    output = run_model(student, batch.student)
+    loss = task.loss(output, batch, task.examples(batch))
 
-    masked, chosen = mask_tokens(ids, word_tokenizer, 0.15, torch.Generator().manual_seed(1))
+    chosen, masked = batch.student.predicted, batch.student.input_ids
+    assert 0 < chosen.sum() == len(batch.targets.tokens)
+    assert torch.equal(ids[chosen], batch.targets.tokens)
     logits = source(input_ids=masked).logits[chosen]  # from all positions, not the chosen alone
     torch.testing.assert_close(
         loss, torch.nn.functional.cross_entropy(logits, ids[chosen]), rtol=0.01, atol=0
     )
-    assert 0 <= exact <= chosen.sum()
-    assert model(input_ids=ids).logits.shape == (4, 32, 60)  # the hook is out of the way again
+    kept = task.predict(output, batch).sum(0).tolist()
+    assert kept[0] == pytest.approx(float(loss.detach() * chosen.sum()), rel=1e-4)
+    assert 0 <= kept[1] <= kept[2] == chosen.sum()
+    # The hook is out of the way again.
+    assert student(input_ids=ids, attention_mask=None).logits.shape == (4, 32, 60)
 
 
 def test_a_model_that_is_no_masked_language_model_is_a_users_error(
@@ -191,15 +202,20 @@ def test_a_model_that_is_no_masked_language_model_is_a_users_error(
 
 def test_a_part_of_the_corpus_is_spread_evenly_over_it(tmp_path):
     texts = [f"{number}" for number in range(100)]
-    assert pretraining._spread(texts, 4) == ["0", "33", "66", "99"]
-    assert pretraining._spread(texts, 0) == pretraining._spread(texts, 100) == texts
+    assert spread(texts, 4) == ["0", "33", "66", "99"]
+    assert spread(texts, 0) == spread(texts, 100) == texts
 
 
-def test_masking_chooses_fifteen_percent_and_treats_them_as_bert_does(word_tokenizer):
+def hidden_of(ids, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return mask_tokens(ids, 4, torch.arange(5), 60, 0.15, generator)
+
+
+def test_masking_chooses_fifteen_percent_and_treats_them_as_bert_does():
     ids = torch.randint(5, 60, (400, 100), generator=torch.Generator().manual_seed(0))
     ids[:, 0], ids[:, -1], ids[:, 50], ids[:, 51] = 2, 3, 1, 0
-    masked, chosen = mask_tokens(ids, word_tokenizer, 0.15, torch.Generator().manual_seed(1))
-    assert chosen.sum() == 0.15 * ids.numel()
+    masked, chosen = hidden_of(ids, 1)
+    assert chosen.sum() == round(0.15 * int((ids >= 5).sum()))
     assert not chosen[ids < 5].any()
     assert torch.equal(masked[~chosen], ids[~chosen])
     hidden, kept = masked[chosen] == 4, masked[chosen] == ids[chosen]
@@ -212,11 +228,11 @@ def test_masking_chooses_fifteen_percent_and_treats_them_as_bert_does(word_token
     assert chosen.float().mean(0)[1:50].min() > 0.08
 
 
-def test_masking_follows_its_generator(word_tokenizer):
+def test_masking_follows_its_generator():
     ids = torch.randint(5, 60, (4, 32))
 
     def of(seed):
-        return mask_tokens(ids, word_tokenizer, 0.15, torch.Generator().manual_seed(seed))[0]
+        return hidden_of(ids, seed)[0]
 
     assert torch.equal(of(0), of(0))
     assert not torch.equal(of(0), of(1))
@@ -252,10 +268,10 @@ def test_the_key_names_corpus_and_configuration():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"width": 100}, "width: 100 is no multiple of 64"),
+        ({"width": 100}, "width: 100 does not fit: give a multiple of 64"),
         ({"layers": 0}, "layers: 0 is too small: give 1 or more"),
         ({"tokens": 0}, "tokens"),
-        ({"length": 1}, "length: 1 is too small: give 8 or more"),
+        ({"length": 1}, "length: 1 is too small: give 8 to 512"),
     ],
 )
 def test_settings_that_make_no_sense_are_a_users_error(setting, message):
