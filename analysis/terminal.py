@@ -63,7 +63,7 @@ def _settings(row: dict[Any, Any], names: list[str]) -> list[str]:
 
 
 def _methods(results: Results, study_id: str, measure: str) -> list[str]:
-    measures = list(results.measures(study_id))
+    measures = [n for n in results.measures(study_id) if n == measure or n != "loss"]
     frame = compare(results, measures)
     frame = frame[frame.study_id == study_id]
     if frame.empty:
