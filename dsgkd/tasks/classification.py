@@ -12,11 +12,10 @@ from dsgkd.errors import InputError
 from dsgkd.ledger.measures import Direction
 from dsgkd.models.config import StudentConfig
 from dsgkd.tasks.measures import MEASURES, f1_threshold, measures
-from dsgkd.tasks.task import Predictions
+from dsgkd.tasks.task import Predictions, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerBase
 
     from dsgkd.alignment.batch import Batch
     from dsgkd.alignment.texts import EncodedTexts
@@ -25,7 +24,7 @@ UNLABELLED = -1  # as in dsgkd.alignment.texts
 
 
 @config
-class Classification:
+class Classification(Task):
     """Each labelled note has one class."""
 
     kind: Literal["classification"] = "classification"
@@ -36,7 +35,6 @@ class Classification:
     loss_name: ClassVar[str] = "ce"
     measures: ClassVar[Mapping[str, Direction]] = MEASURES
     objective: ClassVar[str] = "auroc"
-    idle: ClassVar[bool] = False
 
     def new_student(
         self, config: StudentConfig, reference: str, classes: int, attention: str
@@ -45,10 +43,6 @@ class Classification:
         from dsgkd.models.student import new_student
 
         return new_student(config, reference, classes, attention)
-
-    def bound(self, tokenizer: PreTrainedTokenizerBase) -> Classification:
-        """Return the task as it is."""
-        return self
 
     def check(self, validation: EncodedTexts, classes: int, measures: Sequence[str]) -> None:
         """Refuse a single class, or validation notes of one class only.
@@ -62,10 +56,6 @@ class Classification:
             if np.isnan(measured[measure]):
                 what = f"one class only, so '{measure}' is undefined"
                 raise InputError("validation", what, "split otherwise")
-
-    def prepare(self, batch: Batch, texts: EncodedTexts, seed: tuple[int, ...]) -> Batch:
-        """Return the batch as it is: its labels are all that is wanted."""
-        return batch
 
     def examples(self, batch: Batch) -> Tensor:
         """Return the number of labelled notes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -12,7 +12,7 @@ from dsgkd.configuration import Part, Whole, config
 from dsgkd.errors import InputError
 from dsgkd.ledger.measures import Direction
 from dsgkd.models.config import StudentConfig
-from dsgkd.tasks.task import Predictions
+from dsgkd.tasks.task import Predictions, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @config
-class MaskedLanguageModel:
+class MaskedLanguageModel(Task):
     """Tokens are hidden and have to be predicted."""
 
     kind: Literal["masked_lm"] = "masked_lm"
@@ -36,8 +36,6 @@ class MaskedLanguageModel:
         "loss": "minimise",
         "masked_accuracy": "maximise",
     }
-    objective: ClassVar[str] = "loss"
-    idle: ClassVar[bool] = False
 
     def new_student(
         self, config: StudentConfig, reference: str, classes: int, attention: str
@@ -62,9 +60,6 @@ class MaskedLanguageModel:
             special_ids=tuple(sorted(tokenizer.all_special_ids)),
             vocabulary=len(tokenizer),
         )
-
-    def check(self, validation: EncodedTexts, classes: int, measures: Sequence[str]) -> None:
-        """Check nothing: unlabelled texts will do."""
 
     def prepare(self, batch: Batch, texts: EncodedTexts, seed: tuple[int, ...]) -> Batch:
         """Hide tokens, and note what stood there; a bound task only."""
@@ -93,22 +88,12 @@ class MaskedLanguageModel:
         values = torch.stack([loss, right, torch.ones_like(loss)], dim=1)  # [masked, 3]
         return values.new_zeros(len(batch), 3).index_add_(0, targets.texts, values)
 
-    def fit(
-        self, predicted: Predictions, validation: EncodedTexts, training: EncodedTexts
-    ) -> dict[str, float]:
-        """Return nothing."""
-        return {}
-
     def evaluate(
         self, predicted: Predictions, texts: EncodedTexts, fitted: Mapping[str, float]
     ) -> dict[str, float]:
         """Return loss (nats per masked token) and the share of masked tokens predicted exactly."""
         loss, right, count = predicted.astype(np.float64).sum(0).tolist()
         return {"loss": loss / max(count, 1.0), "masked_accuracy": right / max(count, 1.0)}
-
-    def rows(self, predicted: Predictions, texts: EncodedTexts) -> Iterator[dict[str, Any]]:
-        """Yield nothing: what a model guesses of a note is near to its text."""
-        return iter(())
 
 
 @config

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dsgkd.configuration import config
 from dsgkd.ledger.measures import Direction
 from dsgkd.models.config import StudentConfig
-from dsgkd.tasks.task import Predictions
+from dsgkd.tasks.task import Predictions, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerBase
 
     from dsgkd.alignment.batch import Batch
     from dsgkd.alignment.texts import EncodedTexts
 
 
 @config
-class NoTask:
+class NoTask(Task):
     """The student is trained and judged by the terms of its loss, on held-out texts."""
 
     kind: Literal["none"] = "none"
 
     loss_name: ClassVar[str] = "task"
     measures: ClassVar[Mapping[str, Direction]] = {"loss": "minimise"}
-    objective: ClassVar[str] = "loss"
     idle: ClassVar[bool] = True
 
     def new_student(
@@ -37,21 +35,6 @@ class NoTask:
 
         return load_model(reference, attention)
 
-    def bound(self, tokenizer: PreTrainedTokenizerBase) -> NoTask:
-        """Return the task as it is."""
-        return self
-
-    def check(self, validation: EncodedTexts, classes: int, measures: Sequence[str]) -> None:
-        """Check nothing: unlabelled texts will do."""
-
-    def prepare(self, batch: Batch, texts: EncodedTexts, seed: tuple[int, ...]) -> Batch:
-        """Return the batch as it is."""
-        return batch
-
-    def examples(self, batch: Batch) -> Tensor:
-        """Return the number of texts."""
-        return batch.labels.new_full((), len(batch)).float()
-
     def loss(self, output: Any, batch: Batch, count: Tensor | float) -> Tensor:
         """Return zero."""
         return batch.labels.new_zeros(()).float()
@@ -60,18 +43,8 @@ class NoTask:
         """Return nothing of any text, [batch, 0]."""
         return batch.labels.new_zeros(len(batch), 0).float().cpu()
 
-    def fit(
-        self, predicted: Predictions, validation: EncodedTexts, training: EncodedTexts
-    ) -> dict[str, float]:
-        """Return nothing."""
-        return {}
-
     def evaluate(
         self, predicted: Predictions, texts: EncodedTexts, fitted: Mapping[str, float]
     ) -> dict[str, float]:
         """Return nothing: the terms are evaluated by the loop, for it has the teachers."""
         return {}
-
-    def rows(self, predicted: Predictions, texts: EncodedTexts) -> Iterator[dict[str, Any]]:
-        """Yield nothing."""
-        return iter(())

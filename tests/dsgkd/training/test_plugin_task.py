@@ -1,7 +1,7 @@
 """A task that is written outside the package, in one file: here to tell how long a note is."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,7 +51,7 @@ class Regressor(nn.Module):
 
 
 @dataclass(frozen=True)
-class Length:
+class Length(Task):
     """Every text, labelled or not, has a length."""
 
     kind: str = KIND
@@ -60,17 +60,10 @@ class Length:
     loss_name: ClassVar[str] = "mse"
     measures: ClassVar[Mapping[str, str]] = {"loss": "minimise", "error": "minimise"}
     objective: ClassVar[str] = "error"
-    idle: ClassVar[bool] = False
 
     def new_student(self, config: Any, reference: str, classes: int, attention: str) -> nn.Module:
         encoder = load_model(reference, attention)
         return Regressor(encoder, encoder.config.hidden_size)
-
-    def bound(self, tokenizer: Any) -> "Length":
-        return self
-
-    def check(self, validation: Any, classes: int, measures: Sequence[str]) -> None:
-        pass
 
     def prepare(self, batch: Batch, texts: Any, seed: tuple[int, ...]) -> Batch:
         values = torch.from_numpy(texts.lengths[batch.rows.numpy()] / self.unit).float()
