@@ -58,9 +58,9 @@ def test_verify_says_what_is_whole_removes_the_rest_and_exits_with_2(run_cli, ca
 
 def test_prune_removes_what_is_named_and_leftovers_only(run_cli, cache):
     first, second = shards(cache)
-    leftover = first.with_name(f".abc.safetensors.{'12' * 16}.tmp")
+    leftover = first.with_name(f".abc.safetensors.{'0' * 32}.tmp")
     leftover.write_bytes(b"x")
-    recent = first.with_name(f".abd.safetensors.{'12' * 16}.tmp")
+    recent = first.with_name(f".abd.safetensors.{'1' * 32}.tmp")
     recent.write_bytes(b"x")
     os.utime(leftover, (time.time() - 3 * 86400,) * 2)
     code, out, _ = run_cli("store", "prune", "--cache", cache)

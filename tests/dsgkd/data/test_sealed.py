@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from dsgkd.alignment.encoding import EncodedNotes
 from table_files import write_table
 from transformers import PreTrainedTokenizerFast
 
+from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.alignment.words import WordRule
 from dsgkd.data import _files
 from dsgkd.data._files import Columns
@@ -360,8 +360,8 @@ def test_tokenised_notes_of_sealed_and_open_tables_lie_apart(
     path = write_table(tmp_path / "notes.csv", frame())
     tokenizer, cache = tokenizers["wordpiece"], tmp_path / "cache"
 
-    def encoded(notes: Notes) -> EncodedNotes:
-        return EncodedNotes.build(notes, tokenizer, tokenizer, 32, WordRule(), cache)
+    def encoded(notes: Notes) -> EncodedTexts:
+        return EncodedTexts.of(notes, tokenizer, [tokenizer], 32, WordRule(), cache)
 
     sealed = encoded(read(path))
     files = set((cache / "encodings").iterdir())
@@ -370,7 +370,7 @@ def test_tokenised_notes_of_sealed_and_open_tables_lie_apart(
     assert (len(sealed), len(whole)) == (len(read(path).table), len(frame()))
     for split in SEALED:
         ours, theirs = sealed.split(split), whole.split(split)
-        assert ours.example_ids == theirs.example_ids
-        assert ours.student.flat().tolist() == theirs.student.flat().tolist()
-        assert ours.keys.tolist() == theirs.keys.tolist()
+        assert ours.example_ids.tolist() == theirs.example_ids.tolist()
+        assert ours.student.tokens.flat().tolist() == theirs.student.tokens.flat().tolist()
+        assert ours.teachers[0].keys.tolist() == theirs.teachers[0].keys.tolist()
     assert not len(sealed.split("test"))
