@@ -74,7 +74,7 @@ class MaskedLanguageModel(Task):
         from torch.nn.functional import cross_entropy
 
         truth = _targets(batch).tokens
-        logits = output.logits[0, : len(truth)].float()
+        logits = _logits(output, truth).float()
         return cross_entropy(logits, truth, reduction="sum") / count
 
     def predict(self, output: Any, batch: Batch) -> Tensor:
@@ -82,7 +82,7 @@ class MaskedLanguageModel(Task):
         import torch
 
         targets = _targets(batch)
-        logits = output.logits[0, : len(targets.tokens)].float()
+        logits = _logits(output, targets.tokens).float()
         loss = torch.nn.functional.cross_entropy(logits, targets.tokens, reduction="none")
         right = (logits.argmax(-1) == targets.tokens).float()
         values = torch.stack([loss, right, torch.ones_like(loss)], dim=1)  # [masked, 3]
@@ -117,6 +117,13 @@ class _Bound(MaskedLanguageModel):
         targets = MaskedTokens(ids[chosen], chosen.nonzero()[:, 0])
         side = replace(batch.student, input_ids=masked, predicted=chosen)
         return replace(batch, student=side, targets=targets)
+
+
+def _logits(output: Any, truth: Tensor) -> Tensor:
+    """Return the logits of the masked positions, [masked, vocabulary]."""
+    logits: Tensor = output.logits.flatten(0, 1)
+    # Backward through an index copies as much as the logits; a worker without texts has a dummy.
+    return logits if len(logits) == len(truth) else logits[: len(truth)]
 
 
 def _targets(batch: Batch) -> MaskedTokens:
