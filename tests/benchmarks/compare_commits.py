@@ -80,7 +80,7 @@ def work(path: Path, request: dict[str, Any]) -> None:
     assert path.resolve() in Path(dsgkd.__file__).resolve().parents, dsgkd.__file__
     torch.set_num_threads(1)
     setting = Setting(Shape(*request["shape"]), request["batch"], request["bf16"])
-    with arms_of(setting, KINDS, request["batch"] * (STEPS + 1)) as arms:
+    with arms_of(setting, request["arms"], request["batch"] * (STEPS + 1)) as arms:
         print("true", file=answers, flush=True)
         for line in sys.stdin:
             kind = line.strip()
@@ -92,20 +92,21 @@ def compare(other: Path, request: dict[str, Any], rounds: int) -> list[dict[str,
     """Return a row for each arm of one setting."""
     from harness import ratio
 
+    arms = request["arms"]
     with ExitStack() as stack:
         paths = {"new": HERE.parents[1], "old": other}
         trees = {name: stack.enter_context(Tree(path, request)) for name, path in paths.items()}
         for tree in trees.values():
             tree.ready()
-        found: dict[tuple[str, str], list[float]] = {(k, t): [] for k in KINDS for t in trees}
+        found: dict[tuple[str, str], list[float]] = {(k, t): [] for k in arms for t in trees}
         order = list(trees)
         for _ in range(rounds):
-            for kind in KINDS:
+            for kind in arms:
                 for name in order:
                     found[kind, name].append(trees[name].seconds(kind))
             order.reverse()
     rows = []
-    for kind in KINDS:
+    for kind in arms:
         new, old = found[kind, "new"], found[kind, "old"]
         rows.append(
             {
@@ -132,6 +133,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--other", type=Path, required=True, help="the checkout to compare with")
     parser.add_argument("--batches", default="8,32", help="texts of a step, by comma")
+    parser.add_argument("--arms", default=",".join(KINDS), help="kinds of training, by comma")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="few rounds of a tiny model")
     parser.add_argument("--cpu-time", action="store_true", help="of the processor, not the clock")
@@ -142,10 +144,11 @@ def main(arguments: Sequence[str]) -> int:
 
     shape = ("tiny", 2, 64, 1) if flags.quick else ("mini", 4, 256, 4)
     rounds = 3 if flags.quick else flags.rounds
+    common = {"shape": shape, "arms": flags.arms.split(","), "cpu_time": flags.cpu_time}
     rows = []
     for bf16 in (False, True):
         for batch in map(int, flags.batches.split(",")):
-            request = {"shape": shape, "batch": batch, "bf16": bf16, "cpu_time": flags.cpu_time}
+            request = common | {"batch": batch, "bf16": bf16}
             rows += compare(flags.other, request, rounds)
     slower = [row for row in rows if row["new / old"].median > AIM]
     notes = [
