@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from dsgkd.study.search.pruning import PruningCallback
 from dsgkd.study.search.search import Search
 from dsgkd.study.search.space import SearchSpace
 from dsgkd.study.spec import TrialSpec
-from dsgkd.study.status.status import stage_before
+from dsgkd.study.status.status import StageStatus
 from dsgkd.tasks.measures import MEASURES
 from dsgkd.training.config import OptimisationConfig, RunConfig
 
@@ -210,8 +210,10 @@ def study(folder: Path, trials: int) -> Clock:
         limit: str | None = clock.charge("limits", account.exceeded, at, reserve.expected())
         return limit
 
-    objective = ("auroc", MEASURES["auroc"])
-    before = stage_before("bench", "search", objective, EPOCHS, (trials, 0), ())
+    before = StageStatus(
+        *("bench", "search", "auroc", MEASURES["auroc"], EPOCHS, trials, 0, ()),
+        *(0.0, 0.0, 0.0, datetime.now(UTC)),
+    )
     progress = Progress(before, Console(lines.append))
     callbacks = (LedgerCallback(ledger, ["auroc"]), search, pruning, reserve, account, progress)
     watched = (Watch(clock), *(Charged(one, clock) for one in callbacks))

@@ -99,7 +99,7 @@ def steps(spec: Any) -> Iterator[Report]:
 
 
 class CurveActor(tune.Trainable):
-    """A trial of Tune alone, that says the same."""
+    """The same trial for Tune alone."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take up a configuration."""

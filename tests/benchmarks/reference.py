@@ -82,7 +82,7 @@ def span_losses(
     """Return the hidden and the attention loss, unweighted, with one slice per word and layer.
 
     Both are mean squared differences over the words of the batch, the layers and all that a layer
-    says about a word: its mean state, and its mean attention row over the padded length.
+    holds of a word: its mean state, and its mean attention row over the padded length.
     """
     states: list[tuple[Tensor, Tensor]] = []
     rows: list[tuple[Tensor, Tensor]] = []
