@@ -152,11 +152,15 @@ class Stages:
         access = TestAccess(self._manifest.ledger, self._manifest.study_id)
         again = access.opened_at or datetime.now(UTC) if self._config.test == "again" else None
         waiting = unread(past, again)
-        outcome.tested = not waiting
         if not waiting:
-            self._console.print(
-                "the test split was read before; its figures stand (--test again reads it)"
-            )
+            outcome.tested = access.earlier > 0 or access.opened_at is not None
+            if access.opened_at is not None:  # cut off between the last model and the end
+                access.close()
+            if outcome.tested:
+                line = "the test split was read before; its figures stand (--test again reads it)"
+                self._console.print(line)
+            else:
+                self._console.warn("no model was confirmed: the test split stays sealed")
             return
         data, world = self._config.run.data, self._config.run.world
         notes = open_table(data, world, self._config.cache, SPLITS)
