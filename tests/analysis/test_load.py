@@ -132,6 +132,7 @@ def test_settings_measures_and_roles_are_columns(study: World, tmp_path: Path) -
     assert empty.results().objective() == "perplexity"
 
 
+@pytest.mark.slow
 def test_the_package_works_without_any_heavy_import(study: World) -> None:
     script = (
         "import sys, analysis\n"

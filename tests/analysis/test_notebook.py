@@ -23,6 +23,7 @@ def test_no_results_are_stored() -> None:
         assert cell["execution_count"] is None
 
 
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom(
     study: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

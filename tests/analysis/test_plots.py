@@ -24,6 +24,7 @@ DRAWINGS: dict[str, Callable[[analysis.Results], Figure]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_every_axis_is_labelled_and_the_figure_can_be_saved(study: World, name: str) -> None:
     figure = DRAWINGS[name](study.results())

@@ -75,6 +75,7 @@ def test_where_the_test_split_was_not_read_validation_is_compared_and_named(worl
     assert "Test split: sealed: not read yet." in report
 
 
+@pytest.mark.slow
 def test_every_report_after_a_second_reading_says_so(world: World) -> None:
     world.confirm()
     world.test(begun=START + timedelta(days=2), again=True, change=0.1)
@@ -107,6 +108,7 @@ def test_attempts_are_counted_and_charged(world: World) -> None:
     assert "GPU time by how attempts ended: complete 2 h 0 min (100%)." in report
 
 
+@pytest.mark.slow
 def test_each_study_has_its_own_section(study: World, tmp_path: Path) -> None:
     World(tmp_path, "second")
     report = analysis.report(analysis.load(tmp_path))

@@ -46,6 +46,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_same_code_gives_the_same_bytes(tmp_path: Path) -> None:
     pictures = []
     for seed in ("1", "2"):

@@ -52,6 +52,7 @@ def test_an_empty_set_of_notes_has_no_coverage(make_notes, tokenizers, tmp_path)
     assert coverage(notes.split("test"), 32).share_with_words == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "least"), [("kotech_cs", 0.85), ("twmed_cs", 0.85)])
 def test_real_code_switched_notes_are_mostly_covered(name, least, real_data, golden, tmp_path):
     notes = read_notes(DataConfig(path=str(real_data / name / "data.parquet")), b"key")

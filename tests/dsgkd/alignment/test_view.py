@@ -412,6 +412,7 @@ assert stored_table(pathlib.Path(sys.argv[1]), build).num_rows == 2
 """
 
 
+@pytest.mark.slow
 def test_two_processes_may_build_at_once(tmp_path):
     file = tmp_path / "encodings" / "one.arrow"
     command = [sys.executable, "-c", BUILDER, str(file)]

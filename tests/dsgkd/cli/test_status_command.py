@@ -130,6 +130,7 @@ def test_a_pause_of_nothing_is_one_line(run_cli, study):
     assert "--watch: 0.0 is too small: give more than 0" in err
 
 
+@pytest.mark.slow
 def test_watching_shows_what_is_new_until_it_is_interrupted(study):
     command = [sys.executable, "-c", "from dsgkd.cli import main; main()"]
     process = subprocess.Popen(

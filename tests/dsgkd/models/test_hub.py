@@ -112,6 +112,7 @@ def test_a_model_in_the_cache_needs_no_hub(hub, monkeypatch):
     assert resolve("bert") == "bert-base-uncased"
 
 
+@pytest.mark.slow
 def test_models_load_in_float32_and_leave_the_random_state(folder, make_model):
     make_model().bfloat16().save_pretrained(folder)
     before = torch.get_rng_state()

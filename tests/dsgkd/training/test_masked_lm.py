@@ -67,6 +67,7 @@ def test_the_same_text_has_other_tokens_hidden_in_every_epoch(
     assert sum(len(set(hidden[row])) > 1 for row in range(41)) > 35
 
 
+@pytest.mark.slow
 def test_it_is_resumed_to_the_bit(
     make: Callable[..., RunConfig], cache: Path, tmp_path: Path
 ) -> None:

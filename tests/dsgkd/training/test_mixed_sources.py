@@ -146,6 +146,7 @@ def test_a_mixed_run_is_resumed_to_the_bit_at_any_step(
     assert_resumes(config, cache, tmp_path, [step])
 
 
+@pytest.mark.slow
 def test_a_mix_that_changes_is_told_of_every_evaluation_and_resumed_to_the_bit(
     config: RunConfig, cache: Path, tmp_path: Path
 ) -> None:

@@ -113,6 +113,7 @@ def in_terminal(
     return os.waitstatus_to_exitcode(status), Screen().feed(data.decode(errors="replace"))
 
 
+@pytest.mark.slow
 def test_lines_stand_above_the_table_and_nothing_is_left_of_it():
     code, screen = in_terminal(session)
     assert code == 0
@@ -131,6 +132,7 @@ def test_lines_stand_above_the_table_and_nothing_is_left_of_it():
     assert any("best auroc so far: mlkd 0.740, plain 0.640" in line for line in screen.seen)
 
 
+@pytest.mark.slow
 def test_an_interrupted_stage_leaves_the_screen_clean():
     code, screen = in_terminal(lambda: session(KeyboardInterrupt()))
     assert code != 0
@@ -139,6 +141,7 @@ def test_an_interrupted_stage_leaves_the_screen_clean():
     assert not any("trials done" in line for line in screen.text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "environment"),
     [

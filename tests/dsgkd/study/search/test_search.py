@@ -201,6 +201,7 @@ def test_the_same_seed_asks_the_same_questions(tmp_path):
     assert asked("c", 2) != asked("d", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cma-es", "gp", "nsga2", "grid"])
 def test_an_interrupted_search_goes_on_as_if_nothing_had_been(tmp_path, sampler):
     """Interrupted after every trial, and in the middle of each."""
@@ -224,6 +225,7 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_been(tmp_path, sampler)
     assert got == expected
 
 
+@pytest.mark.slow
 def test_a_journal_that_is_behind_torn_or_gone_is_brought_to_agree_with_the_ledger(lab):
     for state in ("complete", "complete", "pruned", "failed"):
         lab.finish(lab.ask(), 0.5, state)
