@@ -22,6 +22,8 @@ from dsgkd.training.config import RunConfig
 from dsgkd.training.loop import LAST, DivergedError, EpochResult, train
 from dsgkd.training.opening import OpenRun, open_run
 
+pytestmark = pytest.mark.slow
+
 Scenario = Callable[[RunConfig, Path, Path], None]
 
 
