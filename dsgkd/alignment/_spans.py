@@ -1,4 +1,4 @@
-"""Which tokens of one model spell each word to transfer?
+"""The tokens of one model that spell each word to transfer.
 
 Tokens are counted here without the special ones before and after the text.
 """

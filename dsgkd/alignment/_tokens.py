@@ -1,4 +1,4 @@
-"""What does a tokeniser make of many texts at once?"""
+"""Many texts tokenised at once, each different piece of them once."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Which words of a text are in the foreign script, and so are transferred from the teacher?"""
+"""The words of a text that are in the foreign script, and so are transferred."""
 
 from bisect import bisect_right
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Say how a study stands, while it runs or afterwards.
+"""Show how a study stands, while it runs or afterwards.
 
 Only the study's ledger is read, so this can be asked from any machine that sees the folder. It
 starts nothing and needs no Ray.
@@ -46,7 +46,7 @@ class Status:
     study: Annotated[Text, tyro.conf.Positional]
     """A study's folder or URI, or its ledger's."""
     watch: Positive | None = None
-    """Say it again and again, so many seconds apart, until Ctrl-C."""
+    """Show it again and again, so many seconds apart, until Ctrl-C."""
     rows: Count | None = None
     """Trials shown at most; none: as many as fit, or 20 in a file."""
     price_per_gpu_hour: NonNegative | None = None

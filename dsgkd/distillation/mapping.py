@@ -1,4 +1,4 @@
-"""Which student layer learns from which teacher layer?"""
+"""Layer mappings: which student layer learns from which teacher layer."""
 
 import re
 from dataclasses import dataclass

@@ -73,7 +73,7 @@ class Ledger:
         self._storage.write(table, name, data)
 
     def seal(self, *names: str) -> None:
-        """Say that the files `<name>` and `<name>-<split>` of every table are finished.
+        """Declare that the files `<name>` and `<name>-<split>` of every table are finished.
 
         They must never be written again: what is merged is no longer looked for under its own
         name (a new attempt has a new one). As the sealed become many, their files are merged. A

@@ -4,6 +4,7 @@ A head is chosen by its name in `dsgkd.models.names.HEADS` or as `package.module
 is a subclass of `Head` in any installed module.
 """
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ class Encoded(NamedTuple):
     need words."""
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """What stands on an encoder. Weights are drawn from the current random state."""
 
     needs_words: ClassVar[bool] = False
@@ -43,9 +44,9 @@ class Head(nn.Module):
         self.width, self.num_classes = width, num_classes
         self.dropout = nn.Dropout(dropout)
 
+    @abstractmethod
     def forward(self, encoded: Encoded) -> Tensor:
         """Return logits, [batch, classes]."""
-        raise NotImplementedError
 
 
 class PaperHead(Head):
@@ -81,9 +82,9 @@ class _Pooling(Head):
         super().__init__(width, num_classes, dropout)
         self.output = nn.Linear(self.vectors * width, num_classes)
 
+    @abstractmethod
     def pool(self, encoded: Encoded) -> Tensor:
         """Return [batch, vectors x width], from float32 states."""
-        raise NotImplementedError
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Return logits, [batch, classes]."""

@@ -255,7 +255,7 @@ class Study:
         return min(fitting, cluster.max_concurrent) if cluster.max_concurrent > 0 else fitting
 
     def _plans(self, layers: dict[str, int]) -> list[StoredTeacherPlan]:
-        """Say what may be asked of each teacher, and of its double with random weights."""
+        """Plan what may be asked of each teacher, and of its double with random weights."""
         config = self.config
 
         def planned(teacher: str, weights: TeacherWeights) -> StoredTeacherPlan:

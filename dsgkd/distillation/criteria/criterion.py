@@ -46,6 +46,10 @@ class Criterion(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.pairs, self.max_length = pairs, max_length
+        self.build(student, teacher)
+
+    def build(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+        """Make what the criterion learns, and refuse architectures that it cannot compare."""
 
     @classmethod
     @abstractmethod

@@ -20,14 +20,8 @@ from dsgkd.models.taps import TapRequest, WordStates
 class PaperHidden(Criterion):
     """Raw mean squared error between word states; see `paper_hidden_loss`."""
 
-    def __init__(
-        self,
-        pairs: Pairs,
-        student: PretrainedConfig,
-        teacher: PretrainedConfig,
-        max_length: int,
-    ) -> None:
-        super().__init__(pairs, student, teacher, max_length)
+    def build(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+        """Refuse models of different widths."""
         if student.hidden_size != teacher.hidden_size:
             raise InputError(
                 "criterion paper_hidden",
@@ -58,14 +52,8 @@ class PaperAttention(Criterion):
 
     same_length = True
 
-    def __init__(
-        self,
-        pairs: Pairs,
-        student: PretrainedConfig,
-        teacher: PretrainedConfig,
-        max_length: int,
-    ) -> None:
-        super().__init__(pairs, student, teacher, max_length)
+    def build(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+        """Refuse different numbers of attention heads."""
         ours, theirs = student.num_attention_heads, teacher.num_attention_heads
         if ours != theirs:
             raise InputError(

@@ -28,18 +28,12 @@ class ProjectedHidden(Criterion):
     teacher_mean: Tensor
     teacher_scale: Tensor
 
-    def __init__(
-        self,
-        pairs: Pairs,
-        student: PretrainedConfig,
-        teacher: PretrainedConfig,
-        max_length: int,
-    ) -> None:
-        super().__init__(pairs, student, teacher, max_length)
+    def build(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+        """Make a projection and a standardisation for each pair of layers."""
         width = teacher.hidden_size
-        self.projections = nn.ModuleList(nn.Linear(student.hidden_size, width) for _ in pairs)
-        self.register_buffer("teacher_mean", torch.zeros(len(pairs), width))
-        self.register_buffer("teacher_scale", torch.ones(len(pairs), width))
+        self.projections = nn.ModuleList(nn.Linear(student.hidden_size, width) for _ in self.pairs)
+        self.register_buffer("teacher_mean", torch.zeros(len(self.pairs), width))
+        self.register_buffer("teacher_scale", torch.ones(len(self.pairs), width))
 
     @classmethod
     def requests(cls, pairs: Pairs) -> tuple[TapRequest, TapRequest]:

@@ -1,4 +1,4 @@
-"""How are states written to a file that any process maps into memory and none misreads?
+"""Shards: files of states that any process maps into memory and none misreads.
 
 A shard is one safetensors file. It names the teacher it is from, the texts by their keys, and
 sums up every text's states, part by part. Opening it checks the header and the index; a text's

@@ -68,7 +68,7 @@ class ShardStorage:
             self._remote.delete_tree()
 
     def describe(self, card: dict[str, Any]) -> None:
-        """Say which teacher this is (nothing of any text), and that it is used now."""
+        """Note which teacher this is (nothing of any text), and that it is used now."""
         path, is_new = self.folder / CARD, not (self.folder / CARD).exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""Which states of a teacher can be stored, and how much room do they take?"""
+"""The kinds of state of a teacher that can be stored, and how much room they take."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

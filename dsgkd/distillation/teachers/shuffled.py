@@ -54,7 +54,7 @@ class ShuffledTeacher:
 
 
 def another(scores: Tensor, mask: Tensor) -> Tensor:
-    """Say for each word which other word of its row it gets the state of.
+    """Return for each word which other word of its row it gets the state of.
 
     The words of a row, in the order of their scores, stand in a ring, and each gets what the next
     one has. With random scores that is a uniformly random cyclic permutation, as Sattolo's

@@ -33,5 +33,5 @@ class EpochBarrier:
         return await self._reports.get()
 
     async def close(self) -> None:
-        """Say that no report will come."""
+        """Announce that no report will come."""
         await self._reports.put(None)

@@ -171,7 +171,7 @@ class Progress(TrialCallback):
             self._line(f"running: {running}")
 
     def on_end(self, spec: TrialSpec, end: TrialEnded) -> None:
-        """Say how the trial ended."""
+        """Print how the trial ended."""
         self._running.pop(spec.trial_id, None)
         self._done += end.state != "preempted" and spec.stage != LINK
         parts, measure = [f"{spec.trial_id:<28} {end.state:<9}"], spec.run.selection.objective

@@ -119,7 +119,7 @@ def disk_bytes(estimate: Estimate, shape: StudyShape) -> int:
 
 
 def estimate_lines(estimate: Estimate, shape: StudyShape, price: float = 0.0) -> list[str]:
-    """Say what a study will cost, at most and probably.
+    """Estimate what a study will cost, at most and probably.
 
     Args:
         estimate: what was timed.

@@ -83,7 +83,7 @@ def plan(
     store: StoreConfig,
     shared_cache: str = "",
 ) -> StoredTeacherPlan:
-    """Say what a study may ever ask of one teacher: every layer that some mapping uses.
+    """Plan what a study may ever ask of one teacher: every layer that some mapping uses.
 
     Args:
         run: what trials have in common.
