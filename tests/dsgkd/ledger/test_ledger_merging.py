@@ -142,6 +142,7 @@ def test_nothing_sealed_is_no_merge(tmp_path: Path) -> None:
     assert names(tmp_path, "trials") == before
 
 
+@pytest.mark.slow
 def test_a_merged_file_grows_until_it_is_full_and_is_then_never_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

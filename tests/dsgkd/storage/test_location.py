@@ -126,6 +126,7 @@ def test_a_lease_that_another_has_taken_is_lost(endpoint: str) -> None:
         Lease(location, "x").__enter__()
 
 
+@pytest.mark.slow
 def test_a_lease_that_cannot_be_renewed_in_time_is_lost(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

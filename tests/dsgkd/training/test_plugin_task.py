@@ -132,6 +132,7 @@ def test_its_head_learns_at_the_rate_of_heads(config: RunConfig, cache: Path) ->
     assert rates[id(word_vectors)] == config.optimisation.encoder_lr
 
 
+@pytest.mark.slow
 def test_it_is_resumed_to_the_bit(config: RunConfig, cache: Path, tmp_path: Path) -> None:
     assert_resumes(config, cache, tmp_path, [3, 12])
 

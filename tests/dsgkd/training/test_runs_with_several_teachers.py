@@ -70,6 +70,7 @@ def test_two_teachers_are_read_from_the_stores_of_each(make: Make, cache: Path, 
         assert teacher.store == "hit"
 
 
+@pytest.mark.slow
 def test_it_is_resumed_to_the_bit(make: Make, cache: Path, tmp_path: Path) -> None:
     assert_resumes(make(), cache, tmp_path / "stored", [3, 9])
     assert_resumes(make("live"), cache, tmp_path / "live", [7])

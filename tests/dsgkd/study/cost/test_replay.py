@@ -89,6 +89,7 @@ def test_preemptions_are_the_seeds_and_cost_time_but_no_epoch():
     assert stormy.hours > calm.hours
 
 
+@pytest.mark.slow
 def test_the_mean_loss_is_that_of_a_poisson_process():
     # Restarting work of length s after every event of rate r takes (exp(r s) - 1) / r on average.
     one = [curve(0, [0.5], 1.0)]

@@ -313,6 +313,7 @@ def test_several_objectives_keep_what_no_other_beats(tmp_path):
     assert [one.trial_id for one in lab.search.best(MLKD, 9)] == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2"])
 def test_the_best_keeps_to_the_constraints(tmp_path, sampler):
     lab = Lab(tmp_path, sampler=sampler, constraints=("recall>=0.9",), methods=(MLKD,), trials=12)
