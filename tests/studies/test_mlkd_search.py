@@ -10,6 +10,8 @@ from dsgkd.errors import InputError
 from dsgkd.study.search.config import SearchConfig
 from dsgkd.training.config import OptimisationConfig
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "studies" / "mlkd_search.py"
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from dsgkd.cli.main import COMMANDS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_help_has_an_example(run_cli, command):

@@ -22,6 +22,8 @@ from dsgkd.training.loop import LAST, new_optimizer, take_step
 from dsgkd.training.opening import OpenRun, open_run
 from dsgkd.training.workers import Workers
 
+pytestmark = pytest.mark.slow
+
 told: list[Feedback] = []
 
 

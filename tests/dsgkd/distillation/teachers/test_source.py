@@ -25,6 +25,8 @@ from dsgkd.training.loop import BEST, LAST, train
 from dsgkd.training.opening import open_run
 from dsgkd.training.prefetch import ahead
 
+pytestmark = pytest.mark.slow
+
 TERMS = {"alpha": 2.0, "beta": 1.0, "mapping": "uniform+emb"}
 
 
