@@ -5,6 +5,7 @@ an epoch for each round; its seconds are those that it reports of training. The 
 from the same weights and reads the same blocks in the same order.
 """
 
+import copy
 import statistics
 import tempfile
 import time
@@ -66,7 +67,8 @@ def measured(name: str, config: PretrainingConfig, bf16: bool, rounds: int, step
     opened = replace(
         opened, config=replace(opened.config, optimisation=optimisation), autocast=bf16
     )
-    bare = bare_loop(opened, config, steps)
+    # A copy now: the generator looks at it when the loop may have trained already.
+    bare = bare_loop(opened, config, steps, copy.deepcopy(opened.student.state_dict()))
     seconds: dict[str, list[float]] = {"loop": [], "bare": []}
     with tempfile.TemporaryDirectory() as folder:
         loop = train(opened, Checkpoints(Path(folder)), known_epochs=0)
@@ -95,12 +97,14 @@ def measured(name: str, config: PretrainingConfig, bf16: bool, rounds: int, step
     return row | {"loop loss": result.loss, "bare loss": bare_loss}
 
 
-def bare_loop(opened: OpenRun, config: PretrainingConfig, steps: int) -> Iterator[float]:
-    """Pre-train a copy of the student; yield the mean loss after every so many steps."""
+def bare_loop(
+    opened: OpenRun, config: PretrainingConfig, steps: int, weights_at_start: dict[str, Tensor]
+) -> Iterator[float]:
+    """Pre-train a model from those weights; yield the mean loss after every so many steps."""
     assert isinstance(opened.student, MaskedStudent)
     device, tokenizer = opened.device, opened.tokenizer
     model = BertForMaskedLM(opened.student.model.config).to(device)
-    model.load_state_dict(opened.student.model.state_dict())
+    model.load_state_dict({k.removeprefix("model."): v for k, v in weights_at_start.items()})
     model.eval()  # no dropout
     chosen: Tensor | None = None
 

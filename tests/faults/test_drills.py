@@ -52,9 +52,10 @@ def test_two_studies_on_one_cluster_do_not_touch_each_other(bench):
 
 
 def test_a_study_that_runs_is_not_started_twice(bench):
-    first = bench.start("alone")
-    assert bench.wait_for_rows(first, "alone", 1)
-    assert bench.start("alone").wait(LIMIT) == 2
-    assert "running already" in (bench.folder / "alone.log").read_text()
-    assert first.wait(LIMIT) == 0
+    # At once, because a study of seconds can be over before a driver that comes later is there.
+    drivers = [bench.start("alone") for _ in range(2)]
+    codes = sorted(driver.wait(LIMIT) for driver in drivers)
+    told = (bench.folder / "alone.log").read_text()
+    assert codes == [0, 2], told
+    assert "running already" in told
     assert rig.outcome(bench.folder, "alone") == bench.reference(1)
