@@ -5,7 +5,7 @@ step, so a run can be resumed at any step and shared among any number of workers
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,8 +82,6 @@ class Feedback:
     """Optimisation steps so far."""
     losses: Mapping[str, float]
     """Source -> mean task loss on its held-out texts, where it has any."""
-    teacher_losses: Mapping[str, float] = field(default_factory=dict)
-    """The same of the teacher, where the task can be read off it."""
 
 
 class Sampler(Protocol):
