@@ -158,7 +158,7 @@ class StudyManifest:
             "arms": {method: {"role": arm.role} for method, arm in config.arms.items()},
             "budget": {
                 "trials": config.search.trials,
-                "epochs": config.run.optimisation.epochs,
+                "epochs": config.run.optimisation.most_epochs,
                 "confirm_top": config.confirmation.top,
                 "confirm_seeds": config.confirmation.seeds,
                 "controls": self.names.public(list(config.confirmation.controls)),

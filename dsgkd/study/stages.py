@@ -105,7 +105,7 @@ class Stages:
     def _search_stage(self, search: Search, concurrent: int) -> Stage:
         config, past = self._config, self._manifest.past.values()
         searched = [trial for trial in past if trial.stage == "search"]
-        pruning = PruningCallback(config.pruning, config.run.optimisation.epochs, searched)
+        pruning = PruningCallback(config.pruning, config.run.optimisation.most_epochs, searched)
         done = sum(trial.finished for trial in searched)
         # Kept of the budget, so that what is searched can also be confirmed.
         reserve = Reserve(runs_by_searched_method(config), searched, concurrent)

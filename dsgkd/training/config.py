@@ -25,7 +25,7 @@ from dsgkd.data.world import WorldConfig
 from dsgkd.distillation.config import DistillationConfig
 from dsgkd.errors import InputError
 from dsgkd.models.config import StudentConfig
-from dsgkd.tasks import Classification, Task, task_of
+from dsgkd.tasks import Classification, MaskedLanguageModel, NoTask, Task, task_of
 
 Precision = Literal["auto", "fp32", "bf16"]
 AnyTask = Annotated[Any, BeforeValidator(task_of)]
@@ -56,6 +56,9 @@ class OptimisationConfig:
     """Share of all steps in which the learning rate rises."""
     clip_norm: Positive = 1.0
     """Largest norm of the gradient."""
+    probe: bool = False
+    """Fit the head on the frozen encoder first, as an epoch before the others (linear probing, then
+    fine-tuning: Kumar et al., arXiv 2202.10054); for heads with one linear layer."""
     dropout: bool = True
     """Drop units of the student while it is trained."""
     precision: Precision = "auto"
@@ -66,6 +69,11 @@ class OptimisationConfig:
     """Also keep a checkpoint every so many steps within an epoch; 0: at its end only."""
     checkpoint_seconds: NonNegative = 0.0
     """Also keep one when so many seconds have passed since the last; 0: not."""
+
+    @property
+    def most_epochs(self) -> int:
+        """Epochs that are evaluated at most, the probe among them."""
+        return self.epochs + self.probe
 
 
 @config
@@ -95,6 +103,36 @@ class LinkConfig:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     transfer: TransferConfig = field(default_factory=TransferConfig)
     optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+    patience: Whole = 0
+    """Stop after so many evaluations in a row without improvement; 0: never."""
+
+
+@config
+class AdaptationConfig:
+    """The first run of a recipe: the student is adapted to the transfer set, without labels.
+
+    What it is matched with, which texts it reads and how the models are cut off is the run's own.
+    """
+
+    steps: Whole = 0
+    """Optimisation steps; 0: no adaptation."""
+    task: Literal["none", "masked_lm"] = "none"
+    """`none`: the terms alone train the student; `masked_lm`: it learns to fill masks as well, or,
+    without a teacher, only that."""
+    mix: Text = ""
+    """Weights of the sources in a batch, such as unlabelled=4,glossary=1; empty: the run's."""
+    batch_size: Count = 32
+    """Texts in a step, over all workers."""
+    lr: LearningRate = 5e-4
+    """Peak learning rate of the student."""
+    projection_lr: LearningRate = 2e-3
+    """Peak learning rate of what the criteria learn, such as projections."""
+    evaluations: Annotated[int, Ge(1), Le(1000)] = 5
+    """How often it is judged on held-out texts; the weights of the best time are kept."""
+    patience: Count = 2
+    """Stop after so many evaluations in a row without improvement."""
+    dropout: bool = False
+    """Drop units of the student."""
 
 
 @config
@@ -110,8 +148,10 @@ class RunConfig:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     links: tuple[LinkConfig, ...] = ()
-    """Runs before this one, each of which starts from the student of the one before."""
+    """Runs between the adaptation and this one, each of which starts from the student of the one
+    before."""
     splits: tuple[Text, ...] = SPLITS
     """Splits of the notes that are read at all; a study leaves `test` out until its seal is
     broken. Does not enter into training."""
@@ -129,6 +169,34 @@ class RunConfig:
             if measure not in task.measures:
                 known = ", ".join(task.measures)
                 raise InputError("measure", f"'{measure}' unknown", f"choose of {known}")
+        _ = self.chain
+
+    @property
+    def chain(self) -> tuple[LinkConfig, ...]:
+        """The runs before this one: the adaptation, then the links."""
+        adapt = self.adaptation
+        if not adapt.steps:
+            return self.links
+        task = MaskedLanguageModel() if adapt.task == "masked_lm" else NoTask()
+        link = LinkConfig(
+            "adapt",
+            task,
+            self.distillation,
+            replace(self.transfer, mix=adapt.mix or self.transfer.mix),
+            replace(
+                self.optimisation,
+                epochs=min(adapt.evaluations, adapt.steps),
+                steps=adapt.steps,
+                batch_size=adapt.batch_size,
+                encoder_lr=adapt.lr,
+                classifier_lr=adapt.lr,
+                projection_lr=adapt.projection_lr,
+                probe=False,
+                dropout=adapt.dropout,
+            ),
+            adapt.patience,
+        )
+        return (link, *self.links)
 
 
 def paper_preset(run: RunConfig) -> RunConfig:

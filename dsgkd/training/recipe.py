@@ -18,7 +18,7 @@ from dsgkd.models.export import save_adapted
 from dsgkd.models.fingerprint import fingerprint
 from dsgkd.storage.artefacts import Artefacts
 from dsgkd.storage.checkpoint import Checkpoints
-from dsgkd.training.config import LinkConfig, RunConfig, SelectionConfig
+from dsgkd.training.config import AdaptationConfig, LinkConfig, RunConfig, SelectionConfig
 from dsgkd.training.loop import BEST, LAST, EpochResult, restore_best, train
 from dsgkd.training.on_the_fly import model_reference
 from dsgkd.training.opening import OpenRun, open_run, open_table, transfer_sources
@@ -50,7 +50,7 @@ def links_of(run: RunConfig, cache: Path) -> tuple[Link, ...]:
     """
     found: list[Link] = []
     student = run.student.model
-    for link in run.links:
+    for link in run.chain:
         own = _run_of(link, run, student)
         key = _key(own, found[-1].key if found else "", cache)
         found.append(Link(key, link.name, own))
@@ -68,7 +68,7 @@ def resolved(run: RunConfig, artefacts: Artefacts, cache: Path) -> RunConfig:
     if not links:
         return run
     student = replace(run.student, model=str(_artefact(links[-1].key, artefacts)))
-    return replace(run, student=student, links=())
+    return replace(run, student=student, adaptation=AdaptationConfig(), links=())
 
 
 def train_link(
@@ -140,7 +140,12 @@ def _run_of(link: LinkConfig, run: RunConfig, student: str) -> RunConfig:
         distillation=link.distillation,
         transfer=link.transfer,
         optimisation=link.optimisation,
-        selection=SelectionConfig(objective=link.task.objective, stop_when_stale=()),
+        selection=SelectionConfig(
+            objective=link.task.objective,
+            patience=link.patience,
+            stop_when_stale=(link.task.objective,) if link.patience else (),
+        ),
+        adaptation=AdaptationConfig(),
         links=(),
         splits=SEALED,
     )

@@ -166,7 +166,7 @@ class Progress(TrialCallback):
         """Note the epoch, and say so if nothing was said for a while."""
         self._running[spec.trial_id] = epoch.epoch
         if time.monotonic() - self._spoke > self._heartbeat:
-            epochs = spec.run.optimisation.epochs
+            epochs = spec.run.optimisation.most_epochs
             running = ", ".join(f"{t} epoch {e}/{epochs}" for t, e in self._running.items())
             self._line(f"running: {running}")
 

@@ -44,7 +44,7 @@ def print_estimate(
     stored = plans if run.distillation.teacher_store == "stored" else ()
     shape = StudyShape(
         trials=config.budgets,
-        epochs=run.optimisation.epochs,
+        epochs=run.optimisation.most_epochs,
         confirm=dict.fromkeys(config.arms, confirmation.top * confirmation.seeds),
         concurrent=concurrent,
         workers=cluster.workers_per_trial,
