@@ -13,6 +13,8 @@ from dsgkd.distillation.criteria import CRITERIA, Criterion
 from dsgkd.distillation.criteria.criterion import Pairs
 from dsgkd.distillation.teachers.teacher import Teacher
 from dsgkd.models.hub import depth
+from dsgkd.models.projection import Projection
+from dsgkd.models.student import encoder_of
 from dsgkd.models.taps import TapRequest, WordStates, forward_with_taps, run_model
 from dsgkd.plugins import find
 from dsgkd.tasks.task import Task
@@ -89,6 +91,18 @@ class Distiller(nn.Module):
         asked = [criterion.requests(criterion.pairs) for criterion in mine]
         ours, theirs = zip(*asked) if asked else ((), ())
         return TapRequest.joined(ours), TapRequest.joined(theirs)
+
+    def projection(self) -> Projection | None:
+        """Return what maps the student's last word states onto its teachers', side by side.
+
+        None where no term has learnt such a map of the last layer.
+        """
+        last = depth(encoder_of(self.student).config)
+        found = [term.criterion.projection(last) for term in self._terms]
+        known = [Projection(*one) for one in found if one is not None]
+        if not known:
+            return None
+        return Projection(*(torch.cat(parts).detach().float() for parts in zip(*known)))
 
     def train(self, mode: bool = True) -> "Distiller":
         """Set training mode; a student without dropout stays in evaluation mode."""

@@ -17,7 +17,8 @@ class StudentConfig:
     """Name of the hub, hub id or local folder."""
     head: Text = "cls"
     """`cls`: the architecture's own head and pooler. `mean` or `max` of the tokens. `words`: mean
-    of the tokens beside the mean of the transferred words. `paper`: the DSG-KD reference's two
+    of the tokens beside the mean of the transferred words. `projected`: the same with the words
+    seen through the projection that distillation has learnt. `paper`: the DSG-KD reference's two
     layers. Or `package.module:Class`."""
     dropout: Probability = 0.1
     """Dropout probability of every head but `cls`, which has the architecture's."""

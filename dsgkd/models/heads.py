@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dsgkd.errors import InputError
 from dsgkd.models.names import HEADS
+from dsgkd.models.projection import Projection
 from dsgkd.models.taps import pooling_matrix
 from dsgkd.plugins import find
 
@@ -37,12 +38,25 @@ class Head(nn.Module, ABC):
     """Whether it reads the states of the words, and so has to be told where they are."""
     needs_pooler: ClassVar[bool] = False
     """Whether it reads the output of the encoder's own pooler."""
+    linear: nn.Linear | None = None
+    """The layer that alone makes logits of what the encoder says, where there is such a one: what a
+    linear probe fits."""
 
     def __init__(self, width: int, num_classes: int, dropout: float) -> None:
         """Prepare for states of `width` features; `dropout` is a probability."""
         super().__init__()
         self.width, self.num_classes = width, num_classes
         self.dropout = nn.Dropout(dropout)
+
+    def project(self, projection: Projection) -> None:
+        """Look at the words through a projection, if the head does such a thing.
+
+        Called before training, and before weights are loaded.
+        """
+
+    def encoder_part(self) -> nn.Module | None:
+        """Return the part that learns at the rate of the encoder."""
+        return None
 
     @abstractmethod
     def forward(self, encoded: Encoded) -> Tensor:
@@ -81,6 +95,11 @@ class _Pooling(Head):
     def __init__(self, width: int, num_classes: int, dropout: float) -> None:
         super().__init__(width, num_classes, dropout)
         self.output = nn.Linear(self.vectors * width, num_classes)
+
+    @property
+    def linear(self) -> nn.Linear:  # type: ignore[override]
+        """The output layer."""
+        return self.output
 
     @abstractmethod
     def pool(self, encoded: Encoded) -> Tensor:
@@ -124,11 +143,56 @@ class WordsHead(_Pooling):
 
     def pool(self, encoded: Encoded) -> Tensor:
         """Return [mean of tokens ; mean of words], [batch, 2 x width]."""
-        if encoded.spans is None:
-            remedy = "classify with dsgkd predict or dsgkd.models.export.pipeline"
-            raise InputError("words head", "nobody told it where the words are", remedy)
         text = mean_of_tokens(encoded.states, encoded.attention_mask)
-        return torch.cat([text, mean_of_words(encoded.states, encoded.spans)], dim=1)
+        return torch.cat([text, self.project_words(_words(encoded))], dim=1)
+
+    def project_words(self, words: Tensor) -> Tensor:
+        """Return what is made of the mean of the words, [batch, features]."""
+        return words
+
+
+class ProjectedHead(WordsHead):
+    """The mean over a text's tokens beside the projected mean over its words, then a linear layer.
+
+    The projection is the one that distillation has learnt, from the student's states of words to
+    the teacher's. A squared error does not change under s -> A s, P -> P A^-1, so it makes the
+    teacher's state decodable from the student's, not prominent in it; seen through P, what the
+    teacher knows is prominent. Without a teacher the projection is the identity, and the head
+    `words`. A text without words has the projection's zero.
+    """
+
+    def __init__(self, width: int, num_classes: int, dropout: float) -> None:
+        super().__init__(width, num_classes, dropout)
+        self.projection = nn.Linear(width, width)
+        with torch.no_grad():
+            nn.init.eye_(self.projection.weight)
+            self.projection.bias.zero_()
+
+    def project(self, projection: Projection) -> None:
+        """Start from a projection, with a new output layer where it has another width."""
+        features, width = projection.weight.shape
+        if features != self.projection.out_features:
+            self.projection = nn.Linear(width, features)
+            self.output = nn.Linear(width + features, self.num_classes)
+        with torch.no_grad():
+            self.projection.weight.copy_(projection.weight)
+            self.projection.bias.copy_(projection.bias)
+
+    def encoder_part(self) -> nn.Module | None:
+        """Return the projection."""
+        return self.projection
+
+    def project_words(self, words: Tensor) -> Tensor:
+        """Return the projected mean of the words, [batch, features]; zeros where there are none."""
+        projected: Tensor = self.projection(words)
+        return projected * words.any(1, keepdim=True)
+
+
+def _words(encoded: Encoded) -> Tensor:
+    if encoded.spans is None:
+        remedy = "classify with dsgkd predict or dsgkd.models.export.pipeline"
+        raise InputError("words head", "nobody told it where the words are", remedy)
+    return mean_of_words(encoded.states, encoded.spans)
 
 
 def mean_of_tokens(states: Tensor, attention_mask: Tensor | None) -> Tensor:

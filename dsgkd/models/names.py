@@ -22,6 +22,7 @@ HEADS = {
     "mean": "dsgkd.models.heads:MeanHead",
     "max": "dsgkd.models.heads:MaxHead",
     "words": "dsgkd.models.heads:WordsHead",
+    "projected": "dsgkd.models.heads:ProjectedHead",
     "paper": "dsgkd.models.heads:PaperHead",
 }
 """The heads of students and where their classes are; "": the architecture's own head."""

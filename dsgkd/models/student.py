@@ -8,6 +8,7 @@ architecture, in which students with a head of `heads` are saved.
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -22,6 +23,7 @@ from dsgkd.errors import InputError
 from dsgkd.models.config import StudentConfig
 from dsgkd.models.heads import Encoded, Head, find_head
 from dsgkd.models.hub import load_config, load_model
+from dsgkd.models.projection import Projection, load_projection
 
 
 class Student(nn.Module):
@@ -77,16 +79,19 @@ class StudentModelConfig(PretrainedConfig):
         encoder: dict[str, Any] | None = None,
         head: str = "",
         dropout: float = 0.0,
+        projected: int = 0,
         **kwargs: Any,
     ) -> None:
         self.encoder = encoder or {}
         self.head = head
         self.dropout = dropout
+        self.projected = projected  # features of the head's projection, if it has one
         super().__init__(**kwargs)
 
     @classmethod
     def of(cls, student: Student, head: str, label_names: tuple[str, ...]) -> "StudentModelConfig":
         """Describe a student; `head` is the name under which `find_head` finds its head."""
+        projection = projection_of(student.head)
         encoder = student.encoder.config.to_diff_dict()
         encoder.pop("_name_or_path", None)  # a path of this machine
         id2label = dict(enumerate(label_names))
@@ -95,6 +100,7 @@ class StudentModelConfig(PretrainedConfig):
             encoder,
             head,
             student.head.dropout.p,
+            0 if projection is None else len(projection.weight),
             id2label=id2label,
             label2id=label2id,
             architectures=[StudentModel.__name__],
@@ -118,7 +124,11 @@ class StudentModel(PreTrainedModel):
         encoder = AutoModel.from_config(
             AutoConfig.for_model(**config.encoder), attn_implementation=attention
         )
-        head = head_class(encoder.config.hidden_size, config.num_labels, config.dropout)
+        width = encoder.config.hidden_size
+        head = head_class(width, config.num_labels, config.dropout)
+        if config.projected:
+            empty = torch.zeros(config.projected, width)
+            head.project(Projection(empty, empty[:, 0]))
         self.student = Student(encoder, head)
         self.post_init()
 
@@ -174,13 +184,23 @@ def new_student(
         student = model.student
         encoder = student.encoder.requires_grad_(True)
         if (saved.head, saved.num_labels) == (settings.head, num_classes):
-            trained = student.head.state_dict()
+            trained = student.head
     else:
         encoder = load_model(reference, attention)
-    head = head_class(encoder.config.hidden_size, num_classes, settings.dropout)
+    width = encoder.config.hidden_size
+    head = head_class(width, num_classes, settings.dropout)
+    projection = projection_of(trained) if trained else load_projection(reference, width)
+    if projection is not None:
+        head.project(projection)
     if trained is not None:
-        head.load_state_dict(trained)
+        head.load_state_dict(trained.state_dict())
     return Student(encoder, head)
+
+
+def projection_of(head: Head) -> Projection | None:
+    """Return the projection through which a head looks at the words, if it does."""
+    part = head.encoder_part()
+    return Projection(part.weight, part.bias) if isinstance(part, nn.Linear) else None
 
 
 def encoder_of(student: nn.Module) -> PreTrainedModel:
@@ -188,6 +208,13 @@ def encoder_of(student: nn.Module) -> PreTrainedModel:
     encoder = student.encoder if isinstance(student, Student) else student.base_model
     assert isinstance(encoder, PreTrainedModel)
     return encoder
+
+
+def encoder_parameters(student: nn.Module) -> list[nn.Parameter]:
+    """Return what learns at the rate of the encoder: the encoder, and a head's projection."""
+    found = list(encoder_of(student).parameters())
+    part = student.head.encoder_part() if isinstance(student, Student) else None
+    return found if part is None else [*found, *part.parameters()]
 
 
 def needs_words(student: nn.Module) -> bool:

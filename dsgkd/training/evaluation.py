@@ -1,11 +1,13 @@
 """What a student predicts, and how good that is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dsgkd.alignment.batch import Batch, Collator, evaluation_batches
 from dsgkd.alignment.texts import EncodedTexts
@@ -30,13 +32,33 @@ def predict(run: OpenRun, texts: EncodedTexts, workers: Workers | None = None) -
 
     No teacher is asked and nothing is tapped.
     """
-    workers = workers or Workers()
+    return read_texts(run, texts, workers or Workers(), run.task.predict)
+
+
+def read_texts(
+    run: OpenRun,
+    texts: EncodedTexts,
+    workers: Workers,
+    keep: Callable[[Any, Batch], Tensor],
+) -> Predictions:
+    """Let the student read texts, in evaluation mode, without any teacher.
+
+    Args:
+        run: opened.
+        texts: of any source.
+        workers: share the texts.
+        keep: takes the student's output and a batch, returns what is kept of each text,
+            [batch, ...] float32.
+
+    Returns:
+        What was kept, in the order of the texts, on every worker.
+    """
     rows, kept = [], []
     with torch.inference_mode(), _evaluating(run):
         for batch in _batches(run, texts.alone(), workers):
             side = batch.to(run.device)
             output = run.distiller.output(side, run.autocast)
-            kept.append(run.task.predict(output, side).cpu())
+            kept.append(keep(output, side).cpu())
             rows.append(batch.rows)
     own = (torch.cat(rows).numpy(), torch.cat(kept).numpy()) if rows else None
     parts = [part for part in workers.gather(own) if part is not None]
@@ -96,7 +118,10 @@ def losses_by_source(run: OpenRun, validation: Evaluation) -> dict[str, float]:
 
 
 def _terms(run: OpenRun, workers: Workers) -> dict[str, float]:
-    """Return the weighted sum of the terms on validation: each a mean over its words."""
+    """Return the weighted sum of the terms on validation, each a mean over its words.
+
+    And, where terms can tell, the share of their teachers' variance that is explained.
+    """
     device = run.device
     sums = torch.zeros(len(run.distiller.names), device=device)
     counts = torch.zeros(len(run.teachers), device=device)

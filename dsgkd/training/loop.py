@@ -22,13 +22,14 @@ from dsgkd.distillation.distiller import Losses
 from dsgkd.errors import InputError
 from dsgkd.ledger.measures import improvement
 from dsgkd.models.randomness import random_state, restore_random_state, seed_everything
-from dsgkd.models.student import encoder_of
+from dsgkd.models.student import encoder_parameters
 from dsgkd.models.taps import WordStates
 from dsgkd.storage.checkpoint import Checkpoints
 from dsgkd.training.config import RunConfig
 from dsgkd.training.evaluation import evaluate_validation, losses_by_source
 from dsgkd.training.opening import OpenRun
 from dsgkd.training.prefetch import prefetch
+from dsgkd.training.probe import fit_probe, linear_head
 from dsgkd.training.workers import Workers
 
 LAST = "last.safetensors"
@@ -118,6 +119,9 @@ def train(
     total = optimisation.steps or sampler.steps * optimisation.epochs
     epochs = min(optimisation.epochs, total)
     ends = [total * epoch // epochs for epoch in range(epochs + 1)]  # the first: of none
+    if optimisation.probe:
+        linear_head(run)  # refused before anything takes time
+        ends = [0, *ends]
     optimizer = new_optimizer(run)
     schedule = get_linear_schedule_with_warmup(
         optimizer, int(optimisation.warmup_share * total), total
@@ -133,6 +137,14 @@ def train(
     if progress.finished:
         known = min(known, len(progress.history) - 1)
     yield from (EpochResult(**result) for result in progress.history[known:])
+    if optimisation.probe and not progress.epoch:
+        started = time.perf_counter()
+        loss = fit_probe(run, workers)
+        progress.seconds = time.perf_counter() - started
+        probed = {run.task.loss_name: loss}
+        result = _finish_epoch(run, probed, probed, 0.0, progress, 0, sampler, workers)
+        state.save(progress, is_best=True)
+        yield result
     model = workers.wrap_ddp(run.distiller, run.device, not run.task.idle)
 
     while not progress.finished:
@@ -159,7 +171,10 @@ def train(
         progress.seconds = time.perf_counter() - started
 
         progress.finished = end == total
-        result = _finish_epoch(run, means.tolist(), progress, end, sampler, workers)
+        weighted, raw, texts = means.tolist()
+        names, texts = run.distiller.names, texts[0] * progress.step * workers.size
+        weighted, raw = dict(zip(names, weighted)), dict(zip(names, raw))
+        result = _finish_epoch(run, weighted, raw, texts, progress, end, sampler, workers)
         state.save(progress, is_best=result.best_epoch == result.epoch)
         yield result
 
@@ -216,7 +231,9 @@ def _checkpoint_is_due(optimisation: Any, step: int, saved: float, workers: Work
 
 def _finish_epoch(
     run: OpenRun,
-    means: list[list[float]],
+    weighted: dict[str, float],
+    raw: dict[str, float],
+    texts: float,
     progress: Progress,
     step: int,
     sampler: Sampler,
@@ -241,17 +258,15 @@ def _finish_epoch(
             progress.stale[measure] += 1
     stale = [progress.stale[measure] >= selection.patience for measure in selection.stop_when_stale]
     progress.finished |= bool(stale) and all(stale)
-    seconds, steps, names = progress.seconds, progress.step, run.distiller.names
-    best = progress.best[selection.objective]
-    weighted, raw, texts = means
+    best, seconds = progress.best[selection.objective], progress.seconds
     result = EpochResult(
         epoch=progress.epoch,
         step=step,
-        loss=sum(weighted),
-        weighted=dict(zip(names, weighted)),
-        raw=dict(zip(names, raw)),
+        loss=sum(weighted.values()),
+        weighted=weighted,
+        raw=raw,
         validation=validation.measured,
-        examples_per_second=texts[0] * steps * workers.size / max(seconds, 1e-9),
+        examples_per_second=texts / max(seconds, 1e-9),
         seconds=seconds,
         evaluation_seconds=evaluation_seconds,
         best_epoch=progress.best_epoch,
@@ -272,7 +287,7 @@ def _no_sums(run: OpenRun) -> list[list[float]]:
 def new_optimizer(run: OpenRun) -> torch.optim.AdamW:
     """AdamW with a learning rate each for encoder, head and criteria; no decay on vectors."""
     optimisation = run.config.optimisation
-    encoder = {id(parameter) for parameter in encoder_of(run.student).parameters()}
+    encoder = {id(parameter) for parameter in encoder_parameters(run.student)}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in run.distiller.named_parameters():
         if name.startswith("terms."):

@@ -16,6 +16,7 @@ from dsgkd.distillation.store.shard_storage import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.export import save_adapted
 from dsgkd.models.fingerprint import fingerprint
+from dsgkd.models.projection import save_projection
 from dsgkd.storage.artefacts import Artefacts
 from dsgkd.storage.checkpoint import Checkpoints
 from dsgkd.training.config import AdaptationConfig, LinkConfig, RunConfig, SelectionConfig
@@ -118,11 +119,19 @@ def make_links(run: RunConfig, artefacts: Artefacts, cache: Path, store: StoreCo
 
 
 def _keep(run: OpenRun, artefacts: Artefacts, key: str) -> None:
-    """Make an artefact of the student, with its head where the next link can go on with it."""
-    artefacts.ensure(
-        key,
-        partial(save_adapted, run.student, run.tokenizer, run.config.student.head, run.label_names),
-    )
+    """Make an artefact of the student, with its head where the next link can go on with it.
+
+    What its terms have learnt to see the teacher through goes along, for heads that look through
+    it.
+    """
+    projection = run.distiller.projection()
+
+    def write(folder: Path) -> None:
+        save_adapted(run.student, run.tokenizer, run.config.student.head, run.label_names, folder)
+        if projection is not None:
+            save_projection(folder, projection)
+
+    artefacts.ensure(key, write)
 
 
 def _artefact(key: str, artefacts: Artefacts) -> Path:

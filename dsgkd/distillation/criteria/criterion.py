@@ -59,6 +59,25 @@ class Criterion(nn.Module, ABC):
     def calibrate(self, student: WordStates, teacher: WordStates) -> None:
         """Start from a sample of words: hidden states only, [words, width] in each layer."""
 
+    def projection(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        """Return what maps a student layer's states onto the teacher's, if that was learnt.
+
+        Returns:
+            Weight [features, student width] and bias [features], or None.
+        """
+        return None
+
+    def explained(
+        self, student: WordStates, teacher: WordStates, mask: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return how much of the teacher's states is missed, and how much there is, over words.
+
+        Returns:
+            Sum of squared residuals and sum of squares around the mean of the calibration, whose
+            quotient is the share of variance that is not explained; or None.
+        """
+        return None
+
     @abstractmethod
     def forward(
         self, student: WordStates, teacher: WordStates, mask: Tensor, count: Tensor | float
