@@ -117,6 +117,7 @@ class Distiller(nn.Module):
         teacher_states: Sequence[WordStates],
         examples: Tensor | float,
         words: Sequence[Tensor | float],
+        squares: Tensor | None = None,
     ) -> Losses:
         """Compute the loss of one batch.
 
@@ -125,6 +126,7 @@ class Distiller(nn.Module):
             teacher_states: each teacher's states of the batch's words.
             examples: what the task's loss is averaged over.
             words: for each teacher, the number of words that its terms are averaged over.
+            squares: [2]; what `Criterion.explained` says is added to it.
         """
         asked = [
             (pair.student, self.requests(at)[0])
@@ -139,6 +141,8 @@ class Distiller(nn.Module):
             loss = term.criterion(ours, theirs, mask, words[at])
             weighted.append(term.weight * loss)
             raw.append(loss.detach())
+            if squares is not None and (found := term.criterion.explained(ours, theirs, mask)):
+                squares += torch.stack(found)
         return Losses(torch.stack(weighted), torch.stack(raw))
 
     @torch.no_grad()

@@ -17,9 +17,9 @@ class StudentConfig:
     """Name of the hub, hub id or local folder."""
     head: Text = "cls"
     """`cls`: the architecture's own head and pooler. `mean` or `max` of the tokens. `words`: mean
-    of the tokens beside the mean of the transferred words. `projected`: the same with the words
-    seen through the projection that distillation has learnt. `paper`: the DSG-KD reference's two
-    layers. Or `package.module:Class`."""
+    of the tokens beside the mean of the transferred words. `projected`: mean of the tokens beside
+    mean and maximum of the words, seen through the projection that distillation has learnt.
+    `paper`: the DSG-KD reference's two layers. Or `package.module:Class`."""
     dropout: Probability = 0.1
     """Dropout probability of every head but `cls`, which has the architecture's."""
 

@@ -144,55 +144,63 @@ class WordsHead(_Pooling):
     def pool(self, encoded: Encoded) -> Tensor:
         """Return [mean of tokens ; mean of words], [batch, 2 x width]."""
         text = mean_of_tokens(encoded.states, encoded.attention_mask)
-        return torch.cat([text, self.project_words(_words(encoded))], dim=1)
-
-    def project_words(self, words: Tensor) -> Tensor:
-        """Return what is made of the mean of the words, [batch, features]."""
-        return words
+        return torch.cat([text, mean_of_words(encoded.states, _spans(encoded))], dim=1)
 
 
-class ProjectedHead(WordsHead):
-    """The mean over a text's tokens beside the projected mean over its words, then a linear layer.
+class ProjectedHead(_Pooling):
+    """Mean of a text's tokens, mean and maximum of its projected words, then a linear layer.
 
     The projection is the one that distillation has learnt, from the student's states of words to
     the teacher's. A squared error does not change under s -> A s, P -> P A^-1, so it makes the
     teacher's state decodable from the student's, not prominent in it; seen through P, what the
-    teacher knows is prominent. Without a teacher the projection is the identity, and the head
-    `words`. A text without words has the projection's zero.
+    teacher knows is prominent. Without a teacher the projection is the identity. A text without
+    words has zeros in their place.
     """
+
+    needs_words = True
 
     def __init__(self, width: int, num_classes: int, dropout: float) -> None:
         super().__init__(width, num_classes, dropout)
-        self.projection = nn.Linear(width, width)
-        with torch.no_grad():
-            nn.init.eye_(self.projection.weight)
-            self.projection.bias.zero_()
+        projection = nn.Linear(width, width)
+        nn.init.eye_(projection.weight)
+        nn.init.zeros_(projection.bias)
+        self._put(projection)
 
     def project(self, projection: Projection) -> None:
         """Start from a projection, with a new output layer where it has another width."""
         features, width = projection.weight.shape
         if features != self.projection.out_features:
-            self.projection = nn.Linear(width, features)
-            self.output = nn.Linear(width + features, self.num_classes)
+            self._put(nn.Linear(width, features))
         with torch.no_grad():
             self.projection.weight.copy_(projection.weight)
             self.projection.bias.copy_(projection.bias)
+
+    def _put(self, projection: nn.Linear) -> None:
+        self.projection = projection
+        self.output = nn.Linear(self.width + 2 * projection.out_features, self.num_classes)
 
     def encoder_part(self) -> nn.Module | None:
         """Return the projection."""
         return self.projection
 
-    def project_words(self, words: Tensor) -> Tensor:
-        """Return the projected mean of the words, [batch, features]; zeros where there are none."""
-        projected: Tensor = self.projection(words)
-        return projected * words.any(1, keepdim=True)
+    def pool(self, encoded: Encoded) -> Tensor:
+        """Return [mean of tokens ; mean and maximum of projected words], [batch, features]."""
+        spans = _spans(encoded)
+        words = pooling_matrix(spans, encoded.states.shape[1]).to(encoded.states.dtype)
+        projected = self.projection(words @ encoded.states)  # [batch, words, features]
+        there = (spans[..., 1] > spans[..., 0])[..., None]  # [batch, words, 1]
+        mean = (projected * there).sum(1) / there.sum(1).clamp(min=1)
+        largest = projected.masked_fill(~there, float("-inf")).amax(1)
+        largest = largest.masked_fill(~there.any(1), 0.0)
+        text = mean_of_tokens(encoded.states, encoded.attention_mask)
+        return torch.cat([text, mean, largest], dim=1)
 
 
-def _words(encoded: Encoded) -> Tensor:
+def _spans(encoded: Encoded) -> Tensor:
     if encoded.spans is None:
         remedy = "classify with dsgkd predict or dsgkd.models.export.pipeline"
         raise InputError("words head", "nobody told it where the words are", remedy)
-    return mean_of_words(encoded.states, encoded.spans)
+    return encoded.spans
 
 
 def mean_of_tokens(states: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 @config
 class NoTask(Task):
-    """The student is trained and judged by the terms of its loss, on held-out texts."""
+    """The student is trained and judged by the terms of its loss, on held-out texts.
+
+    `loss` is their weighted sum, `explained` the share of the teachers' variance that they reach.
+    """
 
     kind: Literal["none"] = "none"
 
     loss_name: ClassVar[str] = "task"
-    measures: ClassVar[Mapping[str, Direction]] = {"loss": "minimise"}
+    measures: ClassVar[Mapping[str, Direction]] = {"loss": "minimise", "explained": "maximise"}
     idle: ClassVar[bool] = True
 
     def new_student(

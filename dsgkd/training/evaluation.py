@@ -120,21 +120,30 @@ def losses_by_source(run: OpenRun, validation: Evaluation) -> dict[str, float]:
 def _terms(run: OpenRun, workers: Workers) -> dict[str, float]:
     """Return the weighted sum of the terms on validation, each a mean over its words.
 
-    And, where terms can tell, the share of their teachers' variance that is explained.
+    And the share of the teachers' variance that is explained, over the terms that can tell; not a
+    number where none can.
     """
-    device = run.device
-    sums = torch.zeros(len(run.distiller.names), device=device)
+    device, terms = run.device, len(run.distiller.names) - 1
+    sums = torch.zeros(1 + terms, device=device)
     counts = torch.zeros(len(run.teachers), device=device)
+    squares = torch.zeros(2, device=device)  # missed, and there
     weights = torch.tensor([0.0, *run.distiller.weights], device=device)
     batches = _batches(run, run.validation, workers, run.collator(workers.rank, workers.size))
     with torch.no_grad(), _evaluating(run):
         for batch, states in prefetch(batches, run.teachers, device):
             with torch.autocast(device.type, torch.bfloat16, enabled=run.autocast):
-                sums += run.distiller(batch, states, 1.0, [1.0] * len(states)).raw
+                losses = run.distiller(batch, states, 1.0, [1.0] * len(states), squares)
+            sums += losses.raw
             counts += torch.stack([pair.mask.sum() for pair in batch.pairs])
-    sums, counts = workers.sum(sums), workers.sum(counts).clamp(min=1)
+    sums, counts, squares = (
+        workers.sum(sums),
+        workers.sum(counts).clamp(min=1),
+        workers.sum(squares),
+    )
     means = sums / torch.cat([counts.new_ones(1), counts[run.distiller.teacher_of_term]])
-    return {"loss": float((weights * means).sum())}
+    missed, there = workers.sum(squares).tolist()
+    explained = 1 - missed / there if there > 0 else float("nan")
+    return {"loss": float((weights * means).sum()), "explained": explained}
 
 
 @contextmanager

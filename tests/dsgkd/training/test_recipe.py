@@ -94,7 +94,8 @@ def test_a_link_of_distillation_alone_is_judged_by_its_terms(
     assert [list(result.weighted) for result in results] == [["task", "hidden"]] * 2
     assert all(result.weighted["task"] == 0 for result in results)
     assert results[1].weighted["hidden"] < results[0].weighted["hidden"]
-    assert results[0].validation.keys() == {"loss"}
+    assert results[0].validation.keys() == {"loss", "explained"}
+    assert results[0].validation["explained"] < results[1].validation["explained"] < 1
     assert 0 < results[1].validation["loss"] < results[0].validation["loss"]
     assert results[1].best_objective == results[1].validation["loss"]
 
