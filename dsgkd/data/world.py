@@ -104,6 +104,23 @@ class WorldConfig:
             remedy = f"choose at least mentions x terms = {self.mentions * self.terms}"
             raise InputError("synthetic world", what, remedy)
 
+    @property
+    def language(self) -> "WorldConfig":
+        """The same corpora, with all that they do not depend on as it is by default.
+
+        So worlds of one language, such as one with and one without `knowledge`, are equal here.
+        """
+        return WorldConfig(
+            seed=self.seed,
+            conditions=self.conditions,
+            terms=self.terms,
+            zipf=self.zipf,
+            morphology=self.morphology,
+            english_sentences=self.english_sentences,
+            mentions=self.mentions,
+            korean_sentences=self.korean_sentences,
+        )
+
 
 def _generator(world: WorldConfig, stream: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([world.seed, stream]))

@@ -124,6 +124,24 @@ def test_another_seed_makes_another_world() -> None:
     assert labelled_notes(other)["text"] != labelled_notes(SMALL)["text"]
 
 
+def test_worlds_of_one_language_have_the_same_corpora() -> None:
+    """Their names are the names of models, so whatever changes a corpus must be in the language."""
+    other = replace(
+        SMALL,
+        knowledge=0.0,
+        vitals=0.1,
+        positive_share=0.2,
+        wordless_share=0.3,
+        train_notes=9,
+        validation_notes=9,
+        test_notes=9,
+        unlabelled=9,
+    )
+    assert other.language == SMALL.language
+    for corpus in (english_corpus, korean_corpus):
+        assert corpus(other) == corpus(SMALL.language) == corpus(SMALL)
+
+
 def test_the_splits_have_the_sizes_asked_for_and_share_no_patient(notes: pa.Table) -> None:
     sizes = Counter(notes["split"].to_pylist())
     assert sizes == {"train": 900, "validation": 400, "test": 800}
