@@ -1,8 +1,8 @@
 """Small models that are pre-trained on the spot, and where they are kept.
 
-`tiny-ko` (general Korean) and `tiny-en-med` (clinical English) are learnt from the synthetic world
-of the run; others from a folder of the user's own text. A model is built once per content (corpus
-and configuration) and kept in the cache.
+`tiny-ko` (general Korean), `tiny-en-med` (clinical English) and `tiny-en-tech` (English of another
+domain) are learnt from the synthetic world of the run; others from a folder of the user's own text.
+A model is built once per content (corpus and configuration) and kept in the cache.
 """
 
 from collections.abc import Sequence
@@ -10,22 +10,28 @@ from functools import lru_cache
 from pathlib import Path
 
 from dsgkd.data.texts import read_corpus
-from dsgkd.data.world import WorldConfig, english_corpus, korean_corpus
+from dsgkd.data.world import WorldConfig, english_corpus, korean_corpus, technical_corpus
 from dsgkd.errors import InputError
 from dsgkd.models.hub import resolve
 from dsgkd.models.names import CORPUS_PREFIX, TINY_MODELS, is_built_here
 from dsgkd.training.pretraining_config import PretrainingConfig, pretraining_key
 
 TINY = PretrainingConfig(vocabulary=4000, layers=2, width=128, length=64, tokens=1_500_000)
-"""What `tiny-ko` and `tiny-en-med` are."""
+"""What the models of the synthetic world are."""
+
+_CORPORA = {
+    "tiny-ko": korean_corpus,
+    "tiny-en-med": english_corpus,
+    "tiny-en-tech": technical_corpus,
+}
 
 
 @lru_cache
 def model_reference(name: str, cache: Path, world: WorldConfig) -> str:
     """Return the hub id or folder behind a model name.
 
-    Besides what `hub.resolve` knows, `tiny-ko`, `tiny-en-med` (those of `world`) and `corpus:PATH`
-    (a model of the default small size, pre-trained on the text under PATH) are names.
+    Besides what `hub.resolve` knows, `TINY_MODELS` (those of `world`) and `corpus:PATH` (a model of
+    the default small size, pre-trained on the text under PATH) are names.
 
     Raises:
         InputError: no such model, or one that was not pre-trained yet.
@@ -74,7 +80,7 @@ def corpus(name: str, world: WorldConfig) -> Sequence[str]:
 
 @lru_cache(maxsize=len(TINY_MODELS))
 def _corpus_of(name: str, language: WorldConfig) -> Sequence[str]:
-    return korean_corpus(language) if name == "tiny-ko" else english_corpus(language)
+    return _CORPORA[name](language)
 
 
 def check_kept(names: Sequence[str], cache: Path, world: WorldConfig) -> None:
