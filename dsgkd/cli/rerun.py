@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> None:
     with _folder(flags.out, study) as folder:
         identity.check_kept(cache)
         teachers = [choice.model for choice in config.distillation.choices]
-        check_kept((config.student.model, *teachers), cache)
+        check_kept((config.student.model, *teachers), cache, config.world)
         _check_data(config, cache, written.fingerprint)
         if written.cpus:  # sums of another number of threads may differ in their last bits
             torch.set_num_threads(written.cpus)

@@ -40,7 +40,7 @@ def prepare(config: RunConfig, cache: Path, store: StoreConfig) -> OpenRun:
     """
     open_table(config.data, config.world, cache, config.splits)  # before anything takes time
     teachers = [choice.model for choice in config.distillation.choices]
-    build_missing([config.student.model, *teachers], cache, print)
+    build_missing([config.student.model, *teachers], cache, config.world, print)
     artefacts = Artefacts(cache / "artefacts")
     make_links(config, artefacts, cache, store)
     opened = open_run(resolved(config, artefacts, cache), cache, store)

@@ -8,6 +8,8 @@ nothing about severity to those who do not know them; manner and process tell a 
 
 - `english_corpus`: notes in English in which every term stands among cues of its severity. A
   teacher can learn from it what the terms mean.
+- `technical_corpus`: such notes about machines. A teacher can learn English from it, and nothing
+  about the terms.
 - `korean_corpus`: everyday Korean and the phrases of clinic notes. A student learns the language
   from it, and nothing about the severity of any term.
 - `labelled_notes`: Korean notes with English terms mixed in. The label, emergency or not, follows
@@ -28,10 +30,7 @@ All functions are pure functions of the configuration.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
-from statistics import NormalDist
 from typing import Annotated
 
 import numpy as np
@@ -40,6 +39,7 @@ from annotated_types import Ge, Le
 
 from dsgkd.configuration import Seed, Share, config
 from dsgkd.data import _vocabulary as words
+from dsgkd.data._domains import CLINICAL, TECHNICAL, Term, make_terms, stems, write_notes
 from dsgkd.data._phrasing import (
     Picker,
     age_and_sex,
@@ -104,6 +104,23 @@ class WorldConfig:
             remedy = f"choose at least mentions x terms = {self.mentions * self.terms}"
             raise InputError("synthetic world", what, remedy)
 
+    @property
+    def language(self) -> "WorldConfig":
+        """The same corpora, with all that they do not depend on as it is by default.
+
+        So worlds of one language, such as one with and one without `knowledge`, are equal here.
+        """
+        return WorldConfig(
+            seed=self.seed,
+            conditions=self.conditions,
+            terms=self.terms,
+            zipf=self.zipf,
+            morphology=self.morphology,
+            english_sentences=self.english_sentences,
+            mentions=self.mentions,
+            korean_sentences=self.korean_sentences,
+        )
+
 
 def _generator(world: WorldConfig, stream: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([world.seed, stream]))
@@ -112,61 +129,11 @@ def _generator(world: WorldConfig, stream: int) -> np.random.Generator:
 # ------------------------------------------------------------------------------------- terms
 
 
-@dataclass(frozen=True)
-class _Term:
-    name: str
-    condition: int
-    severity: float
-    site: str
-
-
 @lru_cache(maxsize=8)
-def _terms(world: WorldConfig) -> tuple[_Term, ...]:
+def _terms(world: WorldConfig) -> tuple[Term, ...]:
     """All terms, the most frequent first."""
     rng = _generator(world, 0)
-    plain = [
-        _Term(name, world.conditions + number, severity, "general")
-        for number, (name, severity) in enumerate(words.PLAIN_TERMS.items())
-    ]
-    stems = _stems(world.conditions)
-    sites = rng.choice(list(words.ROOTS.values()), world.conditions)
-    quantiles = (np.arange(world.conditions) + 0.5) / world.conditions
-    severities = rng.permutation([NormalDist().inv_cdf(q) for q in quantiles])
-
-    parts = list(product(words.MANNERS, words.SUFFIXES))
-    told = np.array([words.MANNERS[manner] + words.SUFFIXES[suffix] for manner, suffix in parts])
-    told = (told - told.mean()) / told.std()
-
-    invented: list[_Term] = []
-    extra = world.terms - len(plain) - world.conditions
-    of_condition = np.concatenate(
-        [np.arange(world.conditions), rng.integers(0, world.conditions, extra)]
-    )
-    taken = set(words.PLAIN_TERMS)
-    for condition, noise in zip(of_condition, rng.standard_normal(len(of_condition)), strict=True):
-        stem, severity = stems[condition], float(severities[condition])
-        wanted = world.morphology * severity + np.sqrt(1 - world.morphology**2) * noise
-        for choice in np.argsort(np.abs(told - wanted), kind="stable"):
-            manner, suffix = parts[choice]
-            name = f"{manner}{stem}{suffix}"
-            if name not in taken:
-                break
-        taken.add(name)
-        invented.append(_Term(name, int(condition), severity, str(sites[condition])))
-    order = rng.permutation(len(invented))
-    return (*plain, *(invented[i] for i in order))
-
-
-@lru_cache(maxsize=8)
-def _stems(count: int) -> tuple[str, ...]:
-    """The first so many stems, the same in every world: the organs', then invented ones."""
-    pick = Picker(np.random.default_rng(0))
-    stems = list(words.ROOTS)
-    while len(stems) < count:
-        stem = "".join(pick(part) for part in words.STEM_SOUNDS)
-        if stem not in stems:
-            stems.append(stem)
-    return tuple(stems[:count])
+    return make_terms(CLINICAL, rng, world.conditions, world.terms, world.morphology)
 
 
 def _frequencies(world: WorldConfig) -> np.ndarray:
@@ -184,8 +151,8 @@ def terms(world: WorldConfig) -> pa.Table:
     return pa.table(
         {
             "term": [term.name for term in known],
-            "condition": pa.array([term.condition for term in known], pa.int32()),
-            "severity": [term.severity for term in known],
+            "condition": pa.array([term.subject for term in known], pa.int32()),
+            "severity": [term.degree for term in known],
             "frequency": _frequencies(world),
         }
     )
@@ -196,44 +163,26 @@ def terms(world: WorldConfig) -> pa.Table:
 
 def english_corpus(world: WorldConfig) -> list[str]:
     """Short clinical notes in English, in which terms stand among cues of their severity."""
-    known = _terms(world)
-    rng = _generator(world, 1)
-    n = world.english_sentences
-    counts = np.full(world.terms, world.mentions)
-    rest = rng.choice(world.terms, n - counts.sum(), p=_frequencies(world))
-    first = rng.permutation(np.concatenate([np.repeat(np.arange(world.terms), counts), rest]))
+    return write_notes(
+        *(CLINICAL, _generator(world, 1), _terms(world)),
+        *(_frequencies(world), world.mentions, world.english_sentences),
+    )
 
-    # The other term of a note is about as severe as the first.
-    severity = np.array([term.severity for term in known])
-    by_severity = np.argsort(severity, kind="stable")
-    rank = np.empty_like(by_severity)
-    rank[by_severity] = np.arange(world.terms)
-    near = rank[first] + rng.normal(0, 0.05 * world.terms, n).astype(int)
-    others = by_severity[np.clip(near, 0, world.terms - 1)]
 
-    noisy = severity[first] + rng.normal(0, 0.3, n)
-    levels = np.searchsorted([-1.2, -0.4, 0.4, 1.2], noisy)
-    pick = Picker(rng)
-    corpus = []
-    for subject, second, level in zip(first, others, levels, strict=True):
-        corpus.append(
-            pick(words.ENGLISH_TEMPLATES).format(
-                a=known[subject].name,
-                b=known[second].name,
-                site=known[subject].site,
-                adjective=pick(words.ADJECTIVES[level]),
-                adjective2=pick(words.ADJECTIVES[level]),
-                triage=pick(words.TRIAGE[level]),
-                disposition=pick(words.DISPOSITIONS[level]),
-                sign=pick(words.SIGNS[level]),
-                plan=pick(words.PLANS[level]),
-                plan2=pick(words.PLANS[level]),
-                age=pick(words.AGES),
-                time=pick(words.TIMES),
-                number=pick.number(1, 60),
-            )
-        )
-    return corpus
+def technical_corpus(world: WorldConfig) -> list[str]:
+    """Short English notes about machines, in which terms stand among cues of price, size and speed.
+
+    As many words of every kind as in `english_corpus`, made in the same way, and as many notes; but
+    none of the world's terms, and no cue of severity. A teacher of the wrong domain learns from it.
+    """
+    others = {term.name for term in _terms(world)}
+    known = make_terms(
+        TECHNICAL, _generator(world, 8), world.conditions, world.terms, world.morphology, others
+    )
+    return write_notes(
+        *(TECHNICAL, _generator(world, 9), known),
+        *(_frequencies(world), world.mentions, world.english_sentences),
+    )
 
 
 # ------------------------------------------------------------------------------------- Korean
@@ -243,7 +192,7 @@ def korean_corpus(world: WorldConfig) -> list[str]:
     """Everyday Korean, phrases of clinic notes, and English words that are no term of the world."""
     pick = Picker(_generator(world, 2))
     known = {term.name for term in _terms(world)}
-    stems = _stems(world.conditions)
+    known_stems = stems(CLINICAL, world.conditions)
     corpus = []
     for _ in range(world.korean_sentences):
         kind = pick.number(1, 100)
@@ -254,7 +203,7 @@ def korean_corpus(world: WorldConfig) -> list[str]:
         elif kind <= 62:
             text = fill(pick(words.ENGLISH_LINES), a=pick(words.EVERYDAY_ENGLISH))
         elif kind <= 80:
-            text = fill(pick(words.WORD_BOOK_LINES), a=_scholarly(pick, stems, known))
+            text = fill(pick(words.WORD_BOOK_LINES), a=_scholarly(pick, known_stems, known))
         elif kind <= 88:
             patient, onset = patient_and_onset(pick, age_and_sex(pick))
             nouns = {"noun": pick(words.CLINIC_NOUNS), "noun2": pick(words.CLINIC_NOUNS)}
@@ -337,7 +286,7 @@ def _notes_of(
         terms; and `[notes]` what the vital signs tell, about standard normal.
     """
     known = _terms(world)
-    severity = np.array([term.severity for term in known])
+    severity = np.array([term.degree for term in known])
     n = len(patients)
     signs = rng.standard_normal(n)
     cumulative = np.cumsum(_frequencies(world))

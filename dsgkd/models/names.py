@@ -11,8 +11,8 @@ HUB_MODELS = {
 }
 """The reference's names and the hub ids behind them."""
 
-TINY_MODELS = ("tiny-ko", "tiny-en-med")
-"""Pre-trained on the spot from the embedded world; see `dsgkd.training.on_the_fly`."""
+TINY_MODELS = ("tiny-ko", "tiny-en-med", "tiny-en-tech")
+"""Pre-trained on the spot from the synthetic world; see `dsgkd.training.on_the_fly`."""
 
 CORPUS_PREFIX = "corpus:"
 """`corpus:PATH` names a small model that is pre-trained on the spot from the text under PATH."""

@@ -131,7 +131,7 @@ class StudyManifest:
         """Return the weights of the study's models, or of those known, by their public names."""
         names = {self.names.public(name): name for name in self._config.models}
         return {
-            public: fingerprint(model_reference(name, self._config.cache))
+            public: fingerprint(model_reference(name, self._config.cache, self._config.run.world))
             for public, name in names.items()
             if known is None or public in known
         }

@@ -82,7 +82,7 @@ class Study:
         config = self.config
         self._check_folder()
         notes = self._notes()
-        check_models(config.models, config.cache)
+        check_models(config.models, config.cache, config.run.world)
         self.console.print(f"{notes.name}: {_describe(notes)}")
 
     def run(self, callbacks: Sequence[TrialCallback] = ()) -> Outcome:
@@ -198,7 +198,7 @@ class Study:
         """
         config, console, run = self.config, self.console, self.config.run
         concurrent = self._concurrent()
-        build_models(config.models, config.cache, console, config.shared_cache)
+        build_models(config.models, config.cache, run.world, console, config.shared_cache)
         for teacher in config.models[1:]:
             distillation = replace(run.distillation, teacher=teacher)
             prepare_notes(replace(run, distillation=distillation), config.cache, console)
@@ -209,7 +209,7 @@ class Study:
             f"seed{'' if seeds == 1 else 's'} of the best {'' if top == 1 else f'{top} '}of each; "
             f"{concurrent} at a time"
         )
-        return run, depths(config.models, config.cache), concurrent
+        return run, depths(config.models, config.cache, run.world), concurrent
 
     # Before the first trial.
 
@@ -226,7 +226,7 @@ class Study:
             identity.check_kept(config.cache)
             # Of the controls, a teacher of another domain may be new.
             known = (config.run.student.model, *config.single_teachers)
-            on_the_fly.check_kept(known, config.cache)
+            on_the_fly.check_kept(known, config.cache, config.run.world)
         # A study that was killed before its first row has left an empty ledger.
         found = {*location.folders(), *(entry.name for entry in location.list())}
         if not exists and found - {"ledger"}:

@@ -109,7 +109,7 @@ def open_run(config: RunConfig, cache: Path, store: StoreConfig | None = None) -
     """
     store = store or StoreConfig()
     device, autocast = where_to_run(config)
-    reference = model_reference(config.student.model, cache)
+    reference = model_reference(config.student.model, cache, config.world)
     tokenizer = load_tokenizer(reference)
     task = config.task.bound(tokenizer)
     notes = open_table(config.data, config.world, cache, config.splits)
@@ -154,7 +154,7 @@ def open_run(config: RunConfig, cache: Path, store: StoreConfig | None = None) -
 def open_notes(config: RunConfig, cache: Path) -> EncodedTexts:
     """Return the labelled notes of all open splits, encoded for student and teachers."""
     models = (config.student.model, *(choice.model for choice in config.distillation.choices))
-    references = tuple(model_reference(model, cache) for model in models)
+    references = tuple(model_reference(model, cache, config.world) for model in models)
     return _encoded_notes(
         *(config.data, config.world, config.splits, references),
         *(config.max_length, config.words, cache),
@@ -199,7 +199,9 @@ def open_transfer_set(config: RunConfig, cache: Path) -> EncodedTexts:
 
 def _open_sources(config: RunConfig, cache: Path) -> list[EncodedTexts]:
     models = (config.student.model, *(choice.model for choice in config.distillation.choices))
-    student, *teachers = (load_tokenizer(model_reference(model, cache)) for model in models)
+    student, *teachers = (
+        load_tokenizer(model_reference(model, cache, config.world)) for model in models
+    )
     return [
         EncodedTexts.of(
             source, student, teachers, config.max_length, config.words, cache, source=name
@@ -286,7 +288,7 @@ def teacher_sources(
     return [
         TeacherSource(
             choice.model,
-            model_reference(choice.model, cache),
+            model_reference(choice.model, cache, config.world),
             random_seed,
             config.max_length,
             device,

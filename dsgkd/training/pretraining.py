@@ -22,6 +22,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerBase
 
 from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.alignment.view import View
+from dsgkd.data.world import WorldConfig
 from dsgkd.distillation.distiller import Distiller
 from dsgkd.errors import InputError
 from dsgkd.models.attention import attention_for
@@ -260,6 +261,7 @@ def _sinusoids(positions: int, width: int) -> Tensor:
 def build(
     name: str,
     cache: Path,
+    world: WorldConfig,
     config: PretrainingConfig | None = None,
     notify: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -268,12 +270,12 @@ def build(
     Raises:
         InputError: its corpus cannot be used.
     """
-    folder = folder_of(name, cache, config)
+    folder = folder_of(name, cache, world, config)
     if is_built(folder):
         notify(f"{label(name)}: pre-trained before, from {folder}")
         return folder
     pretrain(
-        corpus(name),
+        corpus(name, world),
         config or configuration(name),
         folder,
         lambda line: notify(f"{label(name)}: {line}"),
@@ -281,8 +283,10 @@ def build(
     return folder
 
 
-def build_missing(names: Sequence[str], cache: Path, notify: Callable[[str], None]) -> None:
+def build_missing(
+    names: Sequence[str], cache: Path, world: WorldConfig, notify: Callable[[str], None]
+) -> None:
     """Pre-train those of the named models that need it, one after the other."""
     for name in dict.fromkeys(names):
         if is_built_here(name):
-            build(name, cache, notify=notify)
+            build(name, cache, world, notify=notify)

@@ -168,7 +168,7 @@ def _key(run: RunConfig, before: str, cache: Path) -> str:
     facts = {
         "format": _FORMAT,
         "before": before,
-        "models": [fingerprint(model_reference(model, cache)) for model in models],
+        "models": [fingerprint(model_reference(model, cache, run.world)) for model in models],
         "notes": notes.fingerprint,
         "sources": [source.fingerprint for source in transfer_sources(run, cache).values()],
         # Texts and models are named by their content, wherever they lie.

@@ -11,6 +11,7 @@ from ray.util.queue import Empty, Queue
 from dsgkd.alignment.coverage import coverage
 from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.data.texts import read_corpus
+from dsgkd.data.world import WorldConfig
 from dsgkd.models.hub import depth, load_config, load_tokenizer
 from dsgkd.models.names import CORPUS_PREFIX
 from dsgkd.storage.location import Location
@@ -23,7 +24,7 @@ from dsgkd.training.opening import open_notes
 from dsgkd.training.pretraining import build
 
 
-def check_models(models: Sequence[str], cache: Path) -> None:
+def check_models(models: Sequence[str], cache: Path, world: WorldConfig) -> None:
     """Fail early where a model or a corpus cannot be had.
 
     Raises:
@@ -33,17 +34,22 @@ def check_models(models: Sequence[str], cache: Path) -> None:
         if model.startswith(CORPUS_PREFIX):
             read_corpus(model.removeprefix(CORPUS_PREFIX))
         elif not is_built_here(model):
-            load_config(model_reference(model, cache))
+            load_config(model_reference(model, cache, world))
 
 
 def build_models(
-    models: Sequence[str], cache: Path, console: Console, shared_cache: str = ""
+    models: Sequence[str],
+    cache: Path,
+    world: WorldConfig,
+    console: Console,
+    shared_cache: str = "",
 ) -> None:
     """Pre-train the models that need it, side by side, one CPU each; those in the cache are kept.
 
     Args:
         models: all of the study's.
         cache: folder in which they are kept.
+        world: the synthetic world of the study's own models.
         console: takes lines for people.
         shared_cache: URI of what machines without a folder in common share.
 
@@ -55,7 +61,7 @@ def build_models(
         return
     lines = Queue(actor_options={"num_cpus": 0})
     try:
-        tasks = [_build.remote(model, cache, lines, shared_cache) for model in wanted]
+        tasks = [_build.remote(model, cache, world, lines, shared_cache) for model in wanted]
         collect(tasks, lambda _: _drain(lines, console))
     finally:
         lines.shutdown()
@@ -64,13 +70,13 @@ def build_models(
 
 
 @ray.remote(num_cpus=1, max_retries=2)
-def _build(model: str, cache: Path, lines: Queue, shared_cache: str) -> None:
+def _build(model: str, cache: Path, world: WorldConfig, lines: Queue, shared_cache: str) -> None:
     import torch
 
     torch.set_num_threads(1)
     if shared_cache:
         pull(Location(shared_cache), cache)
-    build(model, cache, notify=lines.put)
+    build(model, cache, world, notify=lines.put)
     if shared_cache:
         push(Location(shared_cache), cache)
 
@@ -83,9 +89,9 @@ def _drain(lines: Queue, console: Console) -> None:
             return
 
 
-def depths(models: Sequence[str], cache: Path) -> dict[str, int]:
+def depths(models: Sequence[str], cache: Path, world: WorldConfig) -> dict[str, int]:
     """Return the number of layers of each model."""
-    return {model: depth(load_config(model_reference(model, cache))) for model in models}
+    return {model: depth(load_config(model_reference(model, cache, world))) for model in models}
 
 
 def prepare_notes(run: RunConfig, cache: Path, console: Console) -> None:
@@ -99,8 +105,8 @@ def prepare_notes(run: RunConfig, cache: Path, console: Console) -> None:
     console.print(f"{len(texts):,} notes tokenised for {name} in {seconds:.1f} s")
     if wrong_way_round(
         texts,
-        load_tokenizer(model_reference(run.student.model, cache)).unk_token_id,
-        load_tokenizer(model_reference(teacher, cache)).unk_token_id,
+        load_tokenizer(model_reference(run.student.model, cache, run.world)).unk_token_id,
+        load_tokenizer(model_reference(teacher, cache, run.world)).unk_token_id,
     ):
         console.warn(
             f"{teacher} reads the whole text better and {run.student.model} the words to "

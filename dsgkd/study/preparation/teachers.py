@@ -64,7 +64,8 @@ class StoredTeacherPlan:
     def size(self) -> int:
         """Return the bytes it takes."""
         texts = self.texts()
-        config = load_config(model_reference(self.run.distillation.teacher, self.cache))
+        teacher = self.run.distillation.teacher
+        config = load_config(model_reference(teacher, self.cache, self.run.world))
         return bytes_needed(self.kinds, config, self.words(texts), texts.teachers[0].lengths)
 
     def source(self) -> TeacherSource:

@@ -15,6 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from dsgkd.alignment.words import WordRule, find_words
+from dsgkd.data import _technical_vocabulary as technical_words
+from dsgkd.data import _vocabulary as words
+from dsgkd.data._domains import CLINICAL, TECHNICAL, stems
 from dsgkd.data.world import (
     WorldConfig,
     english_corpus,
@@ -22,6 +25,7 @@ from dsgkd.data.world import (
     glossary,
     korean_corpus,
     labelled_notes,
+    technical_corpus,
     terms,
     unlabelled_notes,
 )
@@ -36,6 +40,10 @@ SMALL = WorldConfig(
     train_notes=60,
     validation_notes=40,
     test_notes=50,
+)
+CLINICAL_TABLES, TECHNICAL_TABLES = (
+    (domain.plain, domain.manners, domain.roots, domain.suffixes)
+    for domain in (CLINICAL, TECHNICAL)
 )
 DIGEST = """
 import hashlib
@@ -117,11 +125,76 @@ def test_the_glossary_is_the_terms(severity: dict[str, float]) -> None:
     assert glossary(WORLD) == list(severity)
 
 
+@pytest.mark.parametrize("world", [WORLD, replace(WORLD, seed=21)], ids=["default", "another"])
+def test_no_term_of_a_world_is_in_its_technical_corpus_and_every_letter_is(
+    world: WorldConfig,
+) -> None:
+    known = glossary(world)
+    read = set(re.findall("[a-z]+", "\n".join(technical_corpus(world))))
+    assert not read & set(known)
+    # Or a tokenizer that is trained on it would not know the term.
+    assert {term[0] for term in known} <= {word[0] for word in read}
+    assert set("".join(term[1:] for term in known)) <= set("".join(word[1:] for word in read))
+
+
+def test_the_technical_corpus_has_no_cue_of_severity() -> None:
+    tables = (words.ADJECTIVES, words.TRIAGE, words.DISPOSITIONS, words.SIGNS, words.PLANS)
+    phrases = [phrase for table in tables for level in table for phrase in level]
+    empty = {"a", "after", "and", "for", "in", "on", "the", "to"}
+    cues = set(re.findall("[a-z]+", "\n".join(phrases))) - empty
+    read = set(re.findall("[a-z]+", "\n".join(technical_corpus(WORLD))))
+    assert len(cues) > 100
+    assert not read & cues
+
+
+def test_the_technical_corpus_is_made_as_the_clinical_one_is(english: list[str]) -> None:
+    for ours, theirs in zip(TECHNICAL_TABLES, CLINICAL_TABLES, strict=True):
+        assert len(ours) == len(theirs)
+        assert not set(ours) & set(theirs) - {""}
+    assert not set(stems(TECHNICAL, 150)) & set(stems(CLINICAL, 150))
+    technical = technical_corpus(WORLD)
+    assert len(technical) == len(english)
+    ours, theirs = (Counter(" ".join(corpus).split()) for corpus in (technical, english))
+    assert ours.total() == pytest.approx(theirs.total(), rel=0.05)
+    assert len(ours) == pytest.approx(len(theirs), rel=0.05)
+
+
+def test_a_technical_term_stands_among_cues_of_its_grade() -> None:
+    found = Counter(
+        (term, level)
+        for text in technical_corpus(WORLD)
+        for term in ("paperclip", "reactor")
+        for level in (0, 4)
+        if re.search(rf"\b{term}\b", text)
+        and any(f" {phrase} " in f" {text} " for phrase in technical_words.TASKS[level])
+    )
+    assert found["reactor", 4] > 10 * found["reactor", 0]
+    assert found["paperclip", 0] > 10 * found["paperclip", 4]
+
+
 def test_another_seed_makes_another_world() -> None:
     other = replace(SMALL, seed=18)
     assert english_corpus(other) != english_corpus(SMALL)
     assert korean_corpus(other) != korean_corpus(SMALL)
     assert labelled_notes(other)["text"] != labelled_notes(SMALL)["text"]
+
+
+def test_worlds_of_one_language_have_the_same_corpora() -> None:
+    """Their names are the names of models, so whatever changes a corpus must be in the language."""
+    other = replace(
+        SMALL,
+        knowledge=0.0,
+        vitals=0.1,
+        positive_share=0.2,
+        wordless_share=0.3,
+        train_notes=9,
+        validation_notes=9,
+        test_notes=9,
+        unlabelled=9,
+    )
+    assert other.language == SMALL.language
+    for corpus in (english_corpus, korean_corpus, technical_corpus):
+        assert corpus(other) == corpus(SMALL.language) == corpus(SMALL)
 
 
 def test_the_splits_have_the_sizes_asked_for_and_share_no_patient(notes: pa.Table) -> None:

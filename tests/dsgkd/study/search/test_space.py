@@ -3,7 +3,7 @@ import pytest
 
 from dsgkd.distillation.config import DistillationConfig
 from dsgkd.errors import InputError
-from dsgkd.models.names import CORPUS_PREFIX
+from dsgkd.models.names import CORPUS_PREFIX, is_built_here
 from dsgkd.study.config import ConfirmationConfig, StudyConfig
 from dsgkd.study.search.arms import (
     MLKD,
@@ -106,6 +106,13 @@ def test_a_folder_of_text_becomes_a_teacher_of_the_wrong_domain(tmp_path):
     assert control(f"wrong-domain={tmp_path}").teacher == CORPUS_PREFIX + str(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     assert control(f"wrong-domain={tmp_path}").teacher == str(tmp_path)
+
+
+def test_the_technical_teacher_is_one_of_the_wrong_domain(tmp_path):
+    confirmation = ConfirmationConfig(controls=("wrong-domain=tiny-en-tech",))
+    study = StudyConfig("s", str(tmp_path), confirmation=confirmation)
+    assert study.models[1:] == ("tiny-en-med", "tiny-en-tech")
+    assert is_built_here("tiny-en-tech")
 
 
 @pytest.mark.parametrize("text", ["", "other", "random=x", "wrong-domain", "wrong-domain="])
