@@ -130,7 +130,7 @@ def _stuck(results: Results, study_id: str, frame: pd.DataFrame, column: str) ->
         if method in calm.index:
             mean, sd = calm.loc[method, [f"{column}_mean", f"{column}_sd"]]
             without = _spread(mean, sd)
-        parts.append(f"{method} (seed {seeds}; without: {without})")
+        parts.append(f"{method} (seeds {seeds}; without: {without})")
     return textwrap.wrap(
         f"Stuck: {', '.join(parts)}.", WIDTH, initial_indent="  ", subsequent_indent="  "
     )

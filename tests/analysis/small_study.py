@@ -219,12 +219,12 @@ class World:
     ) -> None:
         """Confirm arms whose scores of the classes are so far apart; test and write predictions."""
         labels = self.random.integers(2, size=notes)
-        shared = self.random.normal(size=notes)
+        hard = dict(zip(separation, self.random.normal(size=(len(separation), notes))))
         written = {}
         for seed in seeds:
             for method, apart in separation.items():
                 stage = "confirm" if method in ROLES else "control"
-                scores = apart * labels + shared + 0.5 * self.random.normal(size=notes)
+                scores = apart * labels + hard[method] + 0.5 * self.random.normal(size=notes)
                 probability = 1 / (1 + np.exp(-scores))
                 probability = np.stack([1 - probability, probability], 1).astype(np.float32)
                 value, _ = auroc(labels == 1, probability[None, :, 1].astype(float))
