@@ -9,6 +9,7 @@ markers too. Figures belong to the caller: nothing is registered with pyplot.
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from analysis.summary import ROLES, final_attempts
@@ -86,6 +87,66 @@ def methods(runs: pd.DataFrame, measure: str, split: str = "test") -> "Figure":
     panel.set_ylabel(f"{split} {_name(measure)}")
     panel.set_title("one point per seed, bar: mean", fontsize="medium", loc="left")
     return figure
+
+
+def arms_and_differences(
+    runs: pd.DataFrame, differences: pd.DataFrame, measure: str, split: str = "test"
+) -> "Figure":
+    """Draw each arm's runs and mean, and beside them what distillation adds, with its intervals.
+
+    Runs that got stuck are hollow. Differences are those of the arms with the role `method`; the
+    zero line is no difference.
+
+    Args:
+        runs: of one study, as from `analysis.confirmed`.
+        differences: of the same study, as from `analysis.differences`.
+        measure: the runs' and the differences'.
+        split: theirs.
+    """
+    figure, (left, right) = _figure(2)
+    figure.set_size_inches(9.6, 0.42 * max(runs.method.nunique(), 3) + 1.3)
+    style = _styles(runs)
+    shown = differences[differences.method.map(_roles(runs)) == "method"]
+    for panel in (left, right):
+        panel.grid(axis="y", visible=False)
+        panel.grid(axis="x", color="#E6E6E6", lw=0.8)
+    for place, (method, (colour, marker)) in enumerate(style.items()):
+        own = runs[runs.method == method]
+        values, stuck = own[f"{split}_{measure}"], own.stuck
+        heights = place + _spread_out(len(own))
+        for chosen, fill in ((~stuck, colour), (stuck, "none")):
+            left.scatter(
+                *(values[chosen], heights[chosen]),
+                **{"s": 18, "marker": marker, "facecolor": fill, "edgecolor": colour},
+                **{"linewidth": 0.8, "alpha": 0.75},
+            )
+        left.vlines(values.mean(), place - 0.32, place + 0.32, color=colour, lw=2.5)
+    left.set_yticks(range(len(style)), list(style))
+    left.set_xlabel(f"{split} {_name(measure)}")
+    hollow = " (hollow: it got stuck)" if runs.stuck.any() else ""
+    left.set_title(f"a point per seed{hollow}, bar: mean", fontsize="medium", loc="left")
+    for place, row in enumerate(shown.to_dict("records")):
+        colour, marker = style[row["against"]]
+        right.hlines(place, row["low"], row["high"], color=colour, lw=2)
+        right.plot([row["mean"]], [place], marker, color=colour, ms=6)
+    right.axvline(0, color="#404040", lw=1)
+    names = [f"{method} \N{MINUS SIGN} {x}" for method, x in zip(shown.method, shown.against)]
+    right.set_yticks(range(len(shown)), names)
+    right.set_xlabel(f"difference in {split} {_name(measure)}")
+    kinds = "seeds and notes" if (shown.interval == "OR").all() else "seeds"
+    right.set_title(f"95 % interval over {kinds}", fontsize="medium", loc="left")
+    for panel, count in ((left, len(style)), (right, len(shown))):
+        panel.set_ylim(max(count, 1) - 0.5, -0.5)
+    return figure
+
+
+def _roles(runs: pd.DataFrame) -> dict[str, str]:
+    return dict(zip(runs.method, runs.role))
+
+
+def _spread_out(count: int) -> np.ndarray:
+    """Return heights of points about a line, so that equal values can be told apart."""
+    return np.linspace(-0.2, 0.2, count) if count > 1 else np.zeros(count)
 
 
 def search_history(

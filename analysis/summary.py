@@ -1,16 +1,16 @@
-"""The best configurations, the methods side by side, and their paired differences.
+"""The best configurations, and the methods side by side on fresh seeds.
 
-Every function goes from results to a data frame; `analysis.terminal` prints them. Folding
-rules, the same everywhere: of a trial's attempts the latest counts; a confirmation run is one
-(study, method, seed); where a method was confirmed in several configurations, the one with the
-best mean objective on *validation* stands for it, so that the test split chooses nothing; and of
-several readings of the test split each model's first counts, whatever became of later ones.
+Every function goes from results to a data frame; `analysis.comparison` compares the methods,
+`analysis.terminal` prints them. Folding rules, the same everywhere: of a trial's attempts the
+latest counts; a confirmation run is one (study, method, seed); where a method was confirmed in
+several configurations, the one with the best mean objective on *validation* stands for it, so that
+the test split chooses nothing; and of several readings of the test split each model's first
+counts, whatever became of later ones.
 
 A trial's `parent` says what belongs together: runs of a method that confirm the same search trial
 are one configuration, and a reading of the test split belongs to the run whose weights it used.
 """
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -22,10 +22,8 @@ ROLES = ("baseline", "method", "control")
 whose teacher has no knowledge to give: what a gain owes to distilling as such."""
 CONFIRMATION = ("confirm", "control")
 """Stages whose runs are compared; the search only chooses configurations."""
-MINIMUM_PAIRS = 3
-"""With fewer seeds than this nothing is claimed."""
 
-_OF_A_RUN = ["study_id", "method", "role", "seed", "trial_id"]
+_OF_A_RUN = ["study_id", "method", "role", "seed", "trial_id", "stuck"]
 
 
 def final_attempts(trials: pd.DataFrame) -> pd.DataFrame:
@@ -63,14 +61,16 @@ def is_minimised(results: Results, study_id: str, measure: str | None = None) ->
 def confirmed(results: Results, measures: Sequence[str] | None = None) -> pd.DataFrame:
     """Return the confirmation runs: one row per (study, method, seed).
 
-    Columns study_id, method, role, seed, trial_id, and `validation_<measure>` (at the best epoch)
-    and `test_<measure>` for each measure (by default all that the studies declare). A test split
-    that was read more than once counts with its first reading.
+    Columns study_id, method, role, seed, trial_id, stuck (it never left the chance level), and
+    `validation_<measure>` (at the best epoch) and `test_<measure>` for each measure (by default
+    all that the studies declare). A test split that was read more than once counts with its first
+    reading.
     """
     measures = list(results.measures() if measures is None else measures)
     key = ["study_id", "trial_id"]
     trials = final_attempts(results.trials)
     runs = trials[trials.stage.isin(CONFIRMATION) & (trials.state == "complete")]
+    runs = runs.assign(stuck=_is_true(runs.get("stuck"), runs.index))
     measured = results.metrics.sort_values(["attempt", "epoch", "step"], kind="stable")
     at_best = runs[[*key, "best_epoch"]].dropna().rename(columns={"best_epoch": "epoch"})
     # A resumed trial may have had its best epoch in an earlier attempt.
@@ -94,6 +94,11 @@ def confirmed(results: Results, measures: Sequence[str] | None = None) -> pd.Dat
     return found.sort_values(["study_id", "method", "seed"], ignore_index=True)
 
 
+def _is_true(flags: pd.Series | None, index: pd.Index) -> pd.Series:
+    """Return flags as bool; those that are missing, or of ledgers without them, are False."""
+    return pd.Series(False, index) if flags is None else flags.eq(True).fillna(False).astype(bool)
+
+
 def _chosen_configuration(runs: pd.DataFrame, smaller_is_better: bool) -> pd.DataFrame:
     """Return, of one method's runs, those of the configuration with the best mean objective."""
     configuration = runs.parent.fillna("")
@@ -103,78 +108,33 @@ def _chosen_configuration(runs: pd.DataFrame, smaller_is_better: bool) -> pd.Dat
     return runs[configuration == (means.idxmin() if smaller_is_better else means.idxmax())]
 
 
-def compare(results: Results, measures: Sequence[str] | None = None) -> pd.DataFrame:
+def compare(
+    results: Results, measures: Sequence[str] | None = None, with_stuck: bool = True
+) -> pd.DataFrame:
     """Return the methods side by side over their confirmation runs.
 
     One row per (study, method), the baseline first and controls last: study_id, method, role,
-    seeds, and `<split>_<measure>_mean` and `_sd` (over seeds; missing for a single seed).
+    seeds, stuck (how many of these runs are), and `<split>_<measure>_mean` and `_sd` (over seeds;
+    missing for a single seed).
+
+    Args:
+        results: of one or several studies.
+        measures: by default all that the studies declare.
+        with_stuck: count the runs that got stuck. A method is what comes out of it, so they do
+            count; leaving them out is for a second figure beside the first.
     """
     runs = confirmed(results, measures)
+    runs = runs if with_stuck else runs[~runs.stuck]
     rows = []
     for (study, method, role), group in runs.groupby(["study_id", "method", "role"]):
         row = {"study_id": study, "method": method, "role": role, "seeds": group.seed.nunique()}
+        row["stuck"] = int(group.stuck.sum())
         for column in runs.columns[len(_OF_A_RUN) :]:
             row |= {f"{column}_mean": group[column].mean(), f"{column}_sd": group[column].std()}
         rows.append(row)
     values = runs.columns[len(_OF_A_RUN) :]
     columns = [f"{column}_{part}" for column in values for part in ("mean", "sd")]
-    frame = pd.DataFrame(rows, columns=["study_id", "method", "role", "seeds", *columns])
+    frame = pd.DataFrame(rows, columns=["study_id", "method", "role", "seeds", "stuck", *columns])
     order = frame.role.map(ROLES.index).rename("order")
     frame = frame.assign(order=order).sort_values(["study_id", "order", "method"])
     return frame.drop(columns="order").reset_index(drop=True)
-
-
-def differences(
-    results: Results,
-    measure: str | None = None,
-    split: str = "test",
-    baseline: str | None = None,
-) -> pd.DataFrame:
-    """Return differences between methods, paired by seed: what distillation, and a teacher, adds.
-
-    One row per study and pair: every method minus each baseline, then every distillation minus
-    each control. Columns study_id, method, against, role (of `against`), measure, direction, split,
-    pairs, mean, sd, and the 95 % interval of Student's t, low to high (missing for fewer than two
-    pairs). The interval covers the spread over seeds, not the sampling of the test set.
-
-    Args:
-        results: of one or several studies.
-        measure: its name; None: each study's objective.
-        split: `test` or `validation`.
-        baseline: a method that is treated as the only baseline.
-    """
-    columns = ["study_id", "method", "against", "role", "measure", "direction", "split", "pairs"]
-    rows = []
-    studies = results.studies.study_id.unique()
-    names = {study: measure or results.objective(study) for study in studies}
-    runs = confirmed(results, list(dict.fromkeys(names.values())))
-    for study, group in runs.groupby("study_id"):
-        name = names[str(study)]
-        table = group.pivot_table(f"{split}_{name}", "seed", "method", aggfunc="mean")
-        roles = dict(zip(group.method, group.role))
-        if baseline is not None:
-            roles |= {m: "method" for m, role in roles.items() if role == "baseline"}
-            roles[baseline] = "baseline"
-        direction = results.measures(str(study)).get(name, "maximise")
-        for method, against in _pairs(sorted(table.columns), roles):
-            values = (table[method] - table[against]).dropna()
-            low, high = interval(values)
-            found = (study, method, against, roles[against], name, direction, split, len(values))
-            rows.append((*found, values.mean(), values.std(), low, high))
-    return pd.DataFrame(rows, columns=[*columns, "mean", "sd", "low", "high"])
-
-
-def _pairs(methods: list[str], roles: dict[str, str]) -> list[tuple[str, str]]:
-    of = {role: [name for name in methods if roles[name] == role] for role in ROLES}
-    against = [(m, b) for b in of["baseline"] for m in (*of["method"], *of["control"])]
-    return against + [(m, c) for c in of["control"] for m in of["method"]]
-
-
-def interval(values: pd.Series, level: float = 0.95) -> tuple[float, float]:
-    """Return the two-sided interval of Student's t for the mean; missing for fewer than two."""
-    if len(values) < 2:
-        return math.nan, math.nan
-    from scipy.special import stdtrit
-
-    half = stdtrit(len(values) - 1, (1 + level) / 2) * values.std() / math.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)

@@ -5,35 +5,73 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.comparison import differences
 from analysis.results import Results, settings
 from analysis.summary import (
-    MINIMUM_PAIRS,
+    CONFIRMATION,
     best,
     compare,
-    differences,
+    confirmed,
     final_attempts,
     is_minimised,
 )
+from analysis.verdicts import number, p_value, verdict
 
 WIDTH = 100
 """Longest line, in characters."""
+METHODS = {"OR": "seeds and notes", "t": "seeds alone"}
+"""What intervals are over."""
 
 
 def report(results: Results) -> str:
-    """Return the whole result as text: configurations, methods, differences, verdict and cost."""
+    """Return the whole result as text; of each study what was found comes first."""
     sections = []
     names = results.studies.drop_duplicates("study_id").set_index("study_id")["name"]
     for study_id, name in names.fillna(names.index.to_series()).items():
-        study, title = str(study_id), f"Study {name}"
+        study = str(study_id)
         measure = results.objective(study)
-        sections += [title, "=" * len(title), ""]
+        sections += [*first_screen(results, study, f"Study {name}"), ""]
         sections += [*_configurations(results, study, measure), ""]
-        sections += [*_methods(results, study, measure), ""]
-        sections += [*_differences(results, study, measure), ""]
+        sections += [*_other_measures(results, study, measure)]
         sections += [*_test_split(results, study), ""]
         sections += [*_cost(results, study), ""]
     lines = sections or ["The ledger holds no study yet."]
     return "\n".join(line[:WIDTH].rstrip() for line in lines).rstrip() + "\n"
+
+
+def first_screen(results: Results, study_id: str, title: str) -> list[str]:
+    """Return what a study found: the verdict, its arms, and their differences.
+
+    With six arms it fits a terminal of 24 lines.
+    """
+    measure = results.objective(study_id)
+    split = "test"
+    frame = differences(results, measure, split)
+    if not frame[frame.study_id == study_id].pairs.any():
+        split = "validation"
+        frame = differences(results, measure, split)
+    frame = frame[frame.study_id == study_id]
+    lines = [title, "=" * len(title)]
+    for sentence in _verdicts(results, study_id, frame):
+        lines += textwrap.wrap(sentence, WIDTH)
+    lines += ["", *_arms(results, study_id, measure, split)]
+    return [*lines, "", *_differences(frame)] if len(frame) else lines
+
+
+def _verdicts(results: Results, study_id: str, frame: pd.DataFrame) -> list[str]:
+    """Return a sentence for each method, which its teacher stands for if it has always the same."""
+    trials = results.trials[results.trials.study_id == study_id]
+    trials = trials[(trials.role == "method") & trials.stage.isin(CONFIRMATION)]
+    names = {}
+    for method, rows in trials.groupby("method"):
+        teachers = rows.get("teacher", pd.Series(dtype=object)).dropna().unique()
+        if len(teachers) == 1:
+            names[str(method)] = f"{method} ({teachers[0]})"
+    methods = [
+        m for m in frame.method.unique() if m not in set(frame[frame.role == "control"].against)
+    ]
+    sentences = [verdict(frame[frame.method == method], names).sentence for method in methods]
+    return sentences or [verdict(frame).sentence]
 
 
 def _configurations(results: Results, study_id: str, measure: str) -> list[str]:
@@ -62,118 +100,97 @@ def _settings(row: dict[Any, Any], names: list[str]) -> list[str]:
     ]
 
 
-def _methods(results: Results, study_id: str, measure: str) -> list[str]:
-    measures = [n for n in results.measures(study_id) if n == measure or n != "loss"]
-    frame = compare(results, measures)
+def _arms(results: Results, study_id: str, measure: str, split: str) -> list[str]:
+    frame = compare(results, [measure])
     frame = frame[frame.study_id == study_id]
     if frame.empty:
         return ["No method was confirmed on fresh seeds."]
-    columns = [("validation", measure), *(("test", name) for name in measures)]
-    table = pd.DataFrame({"": frame.method, "seeds": frame.seeds.astype(str)})
-    for split, name in columns:
-        column = f"{split}_{name}"
-        if frame[f"{column}_mean"].notna().any():
-            cells = zip(frame[f"{column}_mean"], frame[f"{column}_sd"])
-            table[f"{split} {name}"] = [_spread(mean, sd) for mean, sd in cells]
-    return ["Methods on fresh seeds (mean ± standard deviation)", *_table(table)]
+    table = pd.DataFrame({"": frame.method})
+    for shown in dict.fromkeys([split, "validation"]):
+        column = f"{shown}_{measure}"
+        cells = zip(frame[f"{column}_mean"], frame[f"{column}_sd"])
+        table[f"{shown} {measure}"] = [_spread(mean, sd) for mean, sd in cells]
+    table["seeds"], table["stuck"] = frame.seeds.astype(str), frame.stuck.astype(str)
+    head = "Arms on fresh seeds (mean ± standard deviation over seeds; runs that got stuck count)"
+    return [head, *_table(table), *_stuck(results, study_id, frame, f"{split}_{measure}")]
+
+
+def _stuck(results: Results, study_id: str, frame: pd.DataFrame, column: str) -> list[str]:
+    """Name the runs that got stuck, and say what the means would be without them."""
+    runs = confirmed(results, [column.partition("_")[2]])
+    runs = runs[(runs.study_id == study_id) & runs.stuck]
+    if runs.empty:
+        return []
+    calm = compare(results, [column.partition("_")[2]], with_stuck=False)
+    calm = calm[calm.study_id == study_id].set_index("method")
+    parts = []
+    for method in [name for name in frame.method if name in set(runs.method)]:
+        seeds = ", ".join(str(seed) for seed in runs[runs.method == method].seed)
+        without = "none is left"
+        if method in calm.index:
+            mean, sd = calm.loc[method, [f"{column}_mean", f"{column}_sd"]]
+            without = _spread(mean, sd)
+        parts.append(f"{method} (seeds {seeds}; without: {without})")
+    return textwrap.wrap(
+        f"Stuck: {', '.join(parts)}.", WIDTH, initial_indent="  ", subsequent_indent="  "
+    )
+
+
+def _other_measures(results: Results, study_id: str, measure: str) -> list[str]:
+    """Return the arms' other measures on the test split, as many as fit."""
+    measures = [name for name in results.measures(study_id) if name not in ("loss", measure)]
+    frame = compare(results, measures)
+    frame = frame[frame.study_id == study_id]
+    table = pd.DataFrame({"": frame.method})
+    for name in measures:
+        if frame[f"test_{name}_mean"].notna().any():
+            cells = zip(frame[f"test_{name}_mean"], frame[f"test_{name}_sd"])
+            table[f"test {name}"] = [_spread(mean, sd) for mean, sd in cells]
+    if len(table.columns) == 1 or table.empty:
+        return []
+    return ["Other measures (mean ± standard deviation over seeds)", *_table(table), ""]
 
 
 def _spread(mean: float, sd: float) -> str:
     if pd.isna(mean):
         return "-"
-    return f"{mean:.3f}" if pd.isna(sd) else f"{mean:.3f} ± {sd:.3f}"
+    return number(mean) if pd.isna(sd) else f"{number(mean)} ± {number(sd)}"
 
 
 def _table(frame: pd.DataFrame) -> list[str]:
     """Return a text table: the first column to the left, others to the right, as many as fit."""
     lines = [""] * (len(frame) + 1)
-    for number, name in enumerate(frame.columns):
+    for place, name in enumerate(frame.columns):
         cells = [name, *frame[name]]
         width = max(map(len, cells))
-        cells = [cell.rjust(width) if number else cell.ljust(width) for cell in cells]
+        cells = [cell.rjust(width) if place else cell.ljust(width) for cell in cells]
         if len(lines[0]) + 2 + width > WIDTH:
             break
         lines = [f"{line}  {cell}" for line, cell in zip(lines, cells)]
     return lines
 
 
-def _differences(results: Results, study_id: str, measure: str) -> list[str]:
-    split = "test"
-    frame = differences(results, measure, split)
-    if not frame[frame.study_id == study_id].pairs.any():
-        split = "validation"
-        frame = differences(results, measure, split)
-    frame = frame[frame.study_id == study_id]
-    if frame.empty:
-        return ["No claim can be made: no method was confirmed beside a baseline."]
-    lines = [f"Differences paired by seed ({split} {measure}, 95 % interval over seeds)"]
-    rows = frame.to_dict("records")
-    names = [f"{row['method']} - {row['against']}" for row in rows]
-    width = max(map(len, names))
-    for name, row in zip(names, rows):
-        bounds = f"[{row['low']:+.3f}, {row['high']:+.3f}]" if row["pairs"] > 1 else "[no interval]"
-        mean = f"{row['mean']:+.3f}" if row["pairs"] else "-"
-        seeds = f"{row['pairs']} seed{'' if row['pairs'] == 1 else 's'}"
-        lines.append(f"  {name:<{width}}  {mean}  {bounds}  {seeds}")
-    controls = frame[frame.role == "control"].against.unique()
-    for method in frame[~frame.method.isin(controls)].method.unique():
-        lines += textwrap.wrap(verdict(frame[frame.method == method]), WIDTH)
-    return lines
-
-
-def verdict(rows: pd.DataFrame) -> str:
-    """Return what may be said about one method, given its rows of `differences`.
-
-    "Better" needs an interval that excludes zero; domain knowledge is credited only where the
-    teacher also beats every control that was run.
-    """
-    found = rows.to_dict("records")
-    method, where = found[0]["method"], f"{found[0]['split']} {found[0]['measure']}"
-    pairs = min(row["pairs"] for row in found)
-    if pairs < MINIMUM_PAIRS:
-        seeds = f"{pairs} paired seed{'' if pairs == 1 else 's'}"
-        return f"No claim can be made about {method}: {seeds}, at least {MINIMUM_PAIRS} are needed."
-    said = {
-        1: "{0} is better than {1} on {2}: the interval excludes zero.",
-        0: "{0} and {1} cannot be told apart on {2}: the interval includes zero.",
-        -1: "{0} is worse than {1} on {2}: the interval excludes zero.",
-    }
-    sentences = [
-        said[_effect(row)].format(method, row["against"], where)
-        for row in found
-        if row["role"] == "baseline"
-    ]
-    sentences = sentences or [f"{method} was not compared with a baseline."]
-    effects = {row["against"]: _effect(row) for row in found if row["role"] == "control"}
-    return " ".join([*sentences, _credit(effects)])
-
-
-def _credit(effects: dict[str, int]) -> str:
-    """Say whether a gain may be credited to what the teacher knows, given the effect by control."""
-    if not effects:
-        return "Without a control no gain can be credited to the teacher."
-    by_effect = {
-        effect: " and ".join(name for name, found in effects.items() if found == effect)
-        for effect in (1, 0, -1)
-    }
-    if by_effect[1] and not (by_effect[0] or by_effect[-1]):
-        return f"It beats {by_effect[1]}: what the teacher knows made a difference."
-    parts = [
-        f"{words} {by_effect[effect]}"
-        for effect, words in (
-            (0, "cannot be told apart from"),
-            (-1, "does worse than"),
-            (1, "beats"),
-        )
-        if by_effect[effect]
-    ]
-    return f"It {', '.join(parts)}: no credit to the teacher's knowledge."
-
-
-def _effect(row: dict[Any, Any]) -> int:
-    """Return 1 for better, -1 for worse, 0 where the interval includes zero."""
-    sign = int(row["low"] > 0) - int(row["high"] < 0)
-    return -sign if row["direction"] == "minimise" else sign
+def _differences(frame: pd.DataFrame) -> list[str]:
+    """Return the differences of distillation, or, where it was not confirmed, all there are."""
+    family = frame[frame.p_holm.notna()]
+    shown = family if len(family) else frame
+    first = shown.iloc[0]
+    kinds = [name for name in METHODS if (shown.interval == name).any()]
+    table = pd.DataFrame(
+        {
+            "": shown.method + " - " + shown.against,
+            "difference": [number(value, True) for value in shown["mean"]],
+            "95 % interval": [
+                f"[{number(low)}, {number(high)}]" if pairs > 1 else "[no interval]"
+                for low, high, pairs in zip(shown.low, shown.high, shown.pairs)
+            ],
+            "p": [p_value(p).removeprefix("p = ").removeprefix("p ") for p in shown.p],
+            "Holm": [p_value(p).removeprefix("p = ").removeprefix("p ") for p in shown.p_holm],
+            "seeds": shown.pairs.astype(str),
+        }
+    )
+    head = f"Differences paired by seed ({first['split']} {first['measure']}; interval over "
+    return [head + "; ".join(METHODS[name] for name in kinds) + ")", *_table(table)]
 
 
 def _test_split(results: Results, study_id: str) -> list[str]:

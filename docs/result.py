@@ -10,10 +10,11 @@ from analysis import plots
 
 
 def draw(study: Path, target: Path) -> None:
-    """Write the test measures of all confirmed models; the same ledger gives the same bytes."""
+    """Draw the arms of a study and their differences; the same ledger gives the same bytes."""
     results = analysis.load(study)
+    runs, differences = analysis.confirmed(results), analysis.differences(results)
     with mpl.rc_context({"svg.hashsalt": "dsgkd", "svg.fonttype": "none"}):
-        figure = plots.methods(analysis.confirmed(results), results.studies.objective.iloc[0])
+        figure = plots.arms_and_differences(runs, differences, results.objective())
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from dsgkd.alignment.rarity import RAREST_WORD, rarest_words
 from dsgkd.alignment.texts import EncodedTexts
 from dsgkd.errors import InputError, StorageError
 from dsgkd.ledger import Ledger
@@ -174,11 +175,16 @@ def _write_predictions(
 ) -> None:
     config = spec.run
     notes = open_table(config.data, config.world, Path(spec.cache), config.splits)
-    subgroups = notes.only((split,)).subgroups
+    asked, training = notes.only((split,)), notes.only(("train",)).table["text"].to_pylist()
+    rarest = rarest_words(training, asked.table["text"].to_pylist(), config.words)
+    subgroups = [
+        {RAREST_WORD: rarity} | categories
+        for rarity, categories in zip(rarest, asked.subgroups.to_pylist(), strict=True)
+    ]
     key = {"study_id": spec.study_id, "trial_id": spec.trial_id, "attempt": spec.attempt}
     columns = zip(
         *(texts.example_ids, texts.group_ids, texts.lengths),
-        *(texts.words_transferred(config.distillation.max_transfer_words), subgroups.to_pylist()),
+        *(texts.words_transferred(config.distillation.max_transfer_words), subgroups),
         strict=True,
     )
     rows = [

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import analysis
+from analysis.delong import auroc
 from dsgkd.ledger import Ledger
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -208,6 +209,43 @@ class World:
             for i in range(6)
         ]
         self.ledger.write("predictions", rows, "search-plain-001-0-test")
+
+    def confirm_with_predictions(
+        self,
+        separation: dict[str, float],
+        seeds: tuple[int, ...] = SEEDS,
+        notes: int = 120,
+        per_patient: int = 1,
+    ) -> None:
+        """Confirm arms whose scores of the classes are so far apart; test and write predictions."""
+        labels = self.random.integers(2, size=notes)
+        hard = dict(zip(separation, self.random.normal(size=(len(separation), notes))))
+        written = {}
+        for seed in seeds:
+            for method, apart in separation.items():
+                stage = "confirm" if method in ROLES else "control"
+                scores = apart * labels + hard[method] + 0.5 * self.random.normal(size=notes)
+                probability = 1 / (1 + np.exp(-scores))
+                probability = np.stack([1 - probability, probability], 1).astype(np.float32)
+                value, _ = auroc(labels == 1, probability[None, :, 1].astype(float))
+                written[self.trial(method, stage, float(value[0]), seed=seed)] = probability
+        self.test(change=0.0)
+        for trial, probability in written.items():
+            rows = [
+                {
+                    "study_id": self.study,
+                    "trial_id": f"reading-of-{trial}",
+                    "attempt": self.readings,
+                    "split": "test",
+                    "example_id": f"{note:032x}",
+                    "group_id": f"{note // per_patient:032x}" if per_patient > 1 else None,
+                    "label": int(labels[note]),
+                    "probability": probability[note].tolist(),
+                    "subgroups": {"ward": "ab"[note % 2]},
+                }
+                for note in range(notes)
+            ]
+            self.ledger.write("predictions", rows, f"reading-of-{trial}")
 
     def results(self) -> analysis.Results:
         return analysis.load(self.ledger.root)

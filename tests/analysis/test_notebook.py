@@ -38,4 +38,4 @@ def test_it_runs_from_top_to_bottom(
         else:
             figures += isinstance(eval(code, scope), Figure)
     assert figures == 5
-    assert "mlkd is better than plain" in capsys.readouterr().out
+    assert "Domain knowledge moved: mlkd" in capsys.readouterr().out

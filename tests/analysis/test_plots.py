@@ -17,6 +17,9 @@ DRAWINGS: dict[str, Callable[[analysis.Results], Figure]] = {
         results.metrics, results.trials, "auroc"
     ),
     "methods": lambda results: plots.methods(analysis.confirmed(results), "auroc"),
+    "arms_and_differences": lambda results: plots.arms_and_differences(
+        analysis.confirmed(results), analysis.differences(results), "auroc"
+    ),
     "search_history": lambda results: plots.search_history(results.trials),
     "alpha": lambda results: plots.parameter(results.trials, "alpha"),
     "text": lambda results: plots.parameter(results.trials, "layer_mapping"),
@@ -30,7 +33,7 @@ def test_every_axis_is_labelled_and_the_figure_can_be_saved(study: World, name: 
     figure = DRAWINGS[name](study.results())
     assert figure.axes
     for panel in figure.axes:
-        assert panel.get_ylabel()
+        assert panel.get_ylabel() or name == "arms_and_differences"
         assert panel.get_xlabel() or name == "methods"
     target = io.BytesIO()
     figure.savefig(target, format="png")
@@ -56,6 +59,20 @@ def test_methods_draws_one_point_per_seed_and_the_mean(study: World) -> None:
         "mlkd",
         "random-teacher",
     ]
+
+
+def test_differences_are_drawn_with_their_intervals_and_stuck_runs_hollow(study: World) -> None:
+    results = study.results()
+    runs = analysis.confirmed(results)
+    runs = runs.assign(stuck=(runs.method == "plain") & (runs.seed == SEEDS[0]))
+    found = analysis.differences(results)
+    left, right = plots.arms_and_differences(runs, found, "auroc").axes
+    hollow = [part for part in left.collections if not len(part.get_facecolor())]
+    assert sum(len(part.get_offsets()) for part in hollow) == 1
+    shown = found[found.method == "mlkd"]
+    drawn = [part.get_segments()[0][:, 0] for part in right.collections]
+    assert np.allclose(drawn, shown[["low", "high"]])
+    assert len(right.get_yticklabels()) == 2
 
 
 @pytest.mark.parametrize("smaller", [False, True])
