@@ -55,34 +55,32 @@ class ProjectedHidden(Criterion):
             projection.bias.copy_(torch.from_numpy(ridge.intercept_))
 
     def projection(self, layer: int) -> tuple[Tensor, Tensor] | None:
-        """Return the projections of a student layer, side by side."""
-        found = [
-            project
-            for (ours, _), project in zip(self.pairs, self.projections)
-            if ours == layer and isinstance(project, nn.Linear)
-        ]
-        if not found:
-            return None
-        return torch.cat([p.weight for p in found]), torch.cat([p.bias for p in found])
+        """Return the projection of a mapped layer."""
+        for project, (ours, _) in zip(self.projections, self.pairs):
+            if ours == layer:
+                assert isinstance(project, nn.Linear)
+                return project.weight.detach(), project.bias.detach()
+        return None
 
+    @torch.no_grad()
     def explained(
         self, student: WordStates, teacher: WordStates, mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the squared residuals and squares of all pairs of layers."""
-        known, expected = self._both(student, teacher)
-        zeros = [torch.zeros_like(one) for one in known]
-        missed = total(masked_square_sum(t, s, mask) for t, s in zip(known, expected))
-        there = total(masked_square_sum(t, zero, mask) for t, zero in zip(known, zeros))
-        return missed, there
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the sums of squares of residuals and of standardised states."""
+        wanted, given = self._compared(student, teacher)
+        missed = total(masked_square_sum(t, s, mask) for t, s in zip(wanted, given, strict=True))
+        return missed, total(masked_square_sum(t, torch.zeros_like(t), mask) for t in wanted)
 
     def forward(
         self, student: WordStates, teacher: WordStates, mask: Tensor, count: Tensor | float
     ) -> Tensor:
         """Return the loss."""
-        return projected_hidden_loss(*self._both(student, teacher), mask, count)
+        return projected_hidden_loss(*self._compared(student, teacher), mask, count)
 
-    def _both(self, student: WordStates, teacher: WordStates) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the teacher's standardised states and the student's projected ones."""
+    def _compared(
+        self, student: WordStates, teacher: WordStates
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the standardised states and the projected ones of each mapped pair."""
         standardised = [
             (teacher.hidden[t] - mean) / scale
             for (_, t), mean, scale in zip(self.pairs, self.teacher_mean, self.teacher_scale)

@@ -1,0 +1,96 @@
+"""What criteria offer besides a loss: the map to the teacher's space, and how well it fits."""
+
+import pytest
+import torch
+from transformers import PretrainedConfig
+
+from dsgkd.distillation.criteria import CRITERIA
+from dsgkd.models.taps import WordStates
+
+MAPS = ["projected"]
+"""Criteria that predict the teacher's states."""
+
+
+def criterion_of(name: str, student: int = 8, teacher: int = 6, pairs=((1, 3), (2, 5))):
+    widths = (
+        PretrainedConfig(hidden_size=width, num_attention_heads=2) for width in (student, teacher)
+    )
+    torch.manual_seed(3)
+    return CRITERIA[name](pairs, *widths, 64)
+
+
+def words_of(count: int, student: int = 8, teacher: int = 6, seed: int = 0, noise: float = 0.05):
+    """States of words in the two layers that are mapped, the teacher's nearly a linear image."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(student, teacher, generator=torch.Generator().manual_seed(9))
+    ours = {k: 2 + torch.randn(count, student, generator=generator) for k in (1, 2)}
+    theirs = {
+        k + s: ours[s] @ image + 5 + noise * torch.randn(count, teacher, generator=generator)
+        for s, k in ((1, 2), (2, 3))
+    }
+    return WordStates(ours, {}), WordStates(theirs, {})
+
+
+def as_batch(states: WordStates, texts: int) -> WordStates:
+    return WordStates({k: v.view(texts, -1, v.shape[-1]) for k, v in states.hidden.items()}, {})
+
+
+def share(criterion, ours: WordStates, theirs: WordStates) -> float:
+    ours, theirs = as_batch(ours, 10), as_batch(theirs, 10)
+    mask = torch.ones(next(iter(ours.hidden.values())).shape[:2]).bool()
+    missed, there = criterion.explained(ours, theirs, mask)
+    return float(1 - missed / there)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_linear_image_is_explained_on_held_out_words_and_noise_is_not(name):
+    criterion = criterion_of(name)
+    criterion.calibrate(*words_of(400))
+    ours, theirs = words_of(200, seed=1)
+    assert share(criterion, ours, theirs) > 0.5
+    unrelated = words_of(200, seed=2)[1]
+    assert share(criterion, ours, unrelated) < 0.1
+
+
+def test_the_projected_share_is_that_of_the_standardised_states():
+    criterion = criterion_of("projected", pairs=((1, 3),))
+    ours, theirs = words_of(400)
+    criterion.calibrate(ours, theirs)
+    z = (theirs.hidden[3] - theirs.hidden[3].mean(0)) / theirs.hidden[3].std(0)
+    weight, bias = criterion.projection(1)
+    assert weight.shape == (6, 8)
+    assert bias.shape == (6,)
+    expected = 1 - (z - ours.hidden[1] @ weight.T - bias).square().sum() / z.square().sum()
+    assert share(criterion, ours, theirs) == pytest.approx(float(expected), abs=1e-5)
+    assert expected > 0.99
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_words_that_do_not_exist_are_not_counted(name):
+    criterion = criterion_of(name)
+    criterion.calibrate(*words_of(400))
+    ours, theirs = (as_batch(states, 10) for states in words_of(200, seed=1))
+    mask = torch.rand(10, 20, generator=torch.Generator().manual_seed(0)) < 0.5
+    found = criterion.explained(ours, theirs, mask)
+    other = WordStates({k: v + 7 * ~mask[..., None] for k, v in theirs.hidden.items()}, {})
+    torch.testing.assert_close(criterion.explained(ours, other, mask), found)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_only_mapped_layers_have_a_projection_and_it_carries_no_gradient(name):
+    criterion = criterion_of(name)
+    assert criterion.projection(3) is None
+    assert criterion.projection(0) is None
+    for layer in (1, 2):
+        weight, bias = criterion.projection(layer)
+        assert weight.shape[1] == 8
+        assert len(weight) == len(bias)
+        assert not weight.requires_grad
+        assert not bias.requires_grad
+
+
+@pytest.mark.parametrize("name", ["word_attention", "paper_attention", "paper_hidden"])
+def test_other_criteria_predict_no_states(name):
+    criterion = criterion_of(name, teacher=8)
+    assert criterion.projection(1) is None
+    assert criterion.explained(WordStates({}, {}), WordStates({}, {}), torch.ones(1, 1)) is None
