@@ -62,7 +62,7 @@ class Criterion(nn.Module, ABC):
     def projection(self, layer: int) -> tuple[Tensor, Tensor] | None:
         """Return the affine map from a student layer's states to the teacher's standardised space.
 
-        Of several teacher layers with which it is matched, the first counts.
+        Where it is matched with several teacher layers, the maps stand side by side.
 
         Args:
             layer: of the student.

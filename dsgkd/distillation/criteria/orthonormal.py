@@ -81,14 +81,10 @@ class OrthonormalHidden(StandardisedHidden):
         self.directions[pair], self.variance[pair], self.scale[pair] = directions, variance, scale
         self.set_map(pair, rotation, -scale * (rotation @ mean))
 
-    def projection(self, layer: int) -> tuple[Tensor, Tensor] | None:
-        """Return the map of a layer to the teacher's leading principal components."""
-        pair = self.position(layer)
-        if pair is None:
-            return None
-        with torch.no_grad():
-            rotation, bias = self.map_of(pair)
-            return self.scale[pair] * rotation, bias.clone()
+    def affine(self, pair: int) -> tuple[Tensor, Tensor]:
+        """Return the map of one pair of layers, to the teacher's leading principal components."""
+        rotation, bias = self.map_of(pair)
+        return self.scale[pair] * rotation, bias
 
     @torch.no_grad()
     def explained(

@@ -33,13 +33,10 @@ class ProjectedHidden(StandardisedHidden):
         projection.weight.copy_(torch.from_numpy(ridge.coef_))
         projection.bias.copy_(torch.from_numpy(ridge.intercept_))
 
-    def projection(self, layer: int) -> tuple[Tensor, Tensor] | None:
-        """Return the projection of a mapped layer."""
-        pair = self.position(layer)
-        if pair is None:
-            return None
+    def affine(self, pair: int) -> tuple[Tensor, Tensor]:
+        """Return the projection of one pair of layers."""
         projection = self._projection(pair)
-        return projection.weight.detach(), projection.bias.detach()
+        return projection.weight, projection.bias
 
     @torch.no_grad()
     def explained(

@@ -56,11 +56,8 @@ class ReverseHidden(StandardisedHidden):
         self.student_mean[pair], self.student_scale[pair] = mean, spread
         self.images[pair], self.returns[pair] = size * carried, carried.T / size
 
-    def projection(self, layer: int) -> tuple[Tensor, Tensor] | None:
-        """Return the inverse of the image, from a layer to the standardised teacher."""
-        pair = self.position(layer)
-        if pair is None:
-            return None
+    def affine(self, pair: int) -> tuple[Tensor, Tensor]:
+        """Return the inverse of the image of one pair of layers."""
         weight = self.returns[pair] / self.student_scale[pair]
         return weight, -weight @ self.student_mean[pair]
 

@@ -59,9 +59,18 @@ class StandardisedHidden(Criterion):
             for (_, t), mean, scale in zip(self.pairs, self.teacher_mean, self.teacher_scale)
         ]
 
-    def position(self, layer: int) -> int | None:
-        """Return the position of the first pair with a student layer; None: there is none."""
-        return next((i for i, (ours, _) in enumerate(self.pairs) if ours == layer), None)
+    @torch.no_grad()
+    def projection(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        """Return the maps of all pairs with a student layer, side by side."""
+        found = [self.affine(i) for i, (ours, _) in enumerate(self.pairs) if ours == layer]
+        maps = [one for one in found if one is not None]
+        if not maps:
+            return None
+        return torch.cat([weight for weight, _ in maps]), torch.cat([bias for _, bias in maps])
+
+    def affine(self, pair: int) -> tuple[Tensor, Tensor] | None:
+        """Return the map from student to standardised teacher of one pair; None: there is none."""
+        return None
 
 
 def relative_loss(

@@ -64,6 +64,12 @@ def test_only_mapped_layers_have_a_projection_and_it_carries_no_gradient(name):
         assert not bias.requires_grad
 
 
+def test_a_layer_matched_with_several_has_its_maps_side_by_side():
+    whole = criterion_of("projected", pairs=((1, 3), (1, 5)))
+    assert whole.projection(1)[0].shape == (12, 8)
+    assert whole.projection(1)[1].shape == (12,)
+
+
 @pytest.mark.parametrize(
     "name", ["relational", "word_attention", "paper_attention", "paper_hidden"]
 )
