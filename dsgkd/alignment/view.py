@@ -235,6 +235,25 @@ class View:
             keys[row] = int.from_bytes(digest.digest(), "big", signed=True)
         return keys
 
+    @cached_property
+    def word_names(self) -> Ragged:
+        """Names of the words by their tokens, the same for the same tokens: `[words]` int64.
+
+        Independent of the text around a word and of the texts beside it.
+        """
+        names: dict[bytes, int] = {}
+        found = np.empty(int(self.words.lengths.sum()), np.int64)
+        at = 0
+        for read, marked in zip(self.tokens, self.words, strict=True):
+            for start, end in marked.tolist():
+                tokens = read[start:end].tobytes()
+                if tokens not in names:
+                    digest = hashlib.blake2b(tokens, digest_size=8).digest()
+                    names[tokens] = int.from_bytes(digest, "big", signed=True)
+                found[at] = names[tokens]
+                at += 1
+        return Ragged.of_lengths(found, self.words.lengths)
+
     def take(self, rows: Array) -> "View":
         """Select texts, in the order given; no token is copied."""
         taken = View(self.tokens.take(rows), self.found.take(rows), self.pad, self.max_length)

@@ -4,14 +4,14 @@ A sampler draws the rows of every step. What it draws is a pure function of its 
 step, so a run can be resumed at any step and shared among any number of workers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from dsgkd.configuration import Column, Text, config
-from dsgkd.data.ragged import Array
+from dsgkd.configuration import Column, Share, Text, config
+from dsgkd.data.ragged import Array, Ragged
 from dsgkd.errors import InputError
 from dsgkd.plugins import find
 
@@ -39,9 +39,16 @@ class TransferConfig:
     mix: Text = ""
     """Weights of the sources in a batch, such as labelled=1,unlabelled=2; empty: all weigh 1."""
     sampler: Text = "fixed"
-    """`fixed` proportions, or `package.module:Class` of a mix that changes on the way."""
+    """`fixed` proportions; `terms`: the same, but texts of the further sources are drawn such that
+    rare terms come as often as frequent ones; or `package.module:Class` of a mix that changes on
+    the way."""
+    term_balance: Share = 1.0
+    """With `terms`: 1 draws every term equally often, 0 as often as it occurs."""
 
     def __post_init__(self) -> None:
+        if self.sampler == "terms" and len(self.sources) == 1:
+            what = "terms draws from further sources, and there is none"
+            raise InputError("sampler", what, "give unlabelled notes or a glossary")
         weights = parse_mix(self.mix)
         unknown = set(weights) - set(self.sources)
         if unknown:
@@ -128,6 +135,9 @@ class FixedMix:
         seed: decides the order.
     """
 
+    needs_words: ClassVar[bool] = False
+    """Whether it is built with the words of the texts as well."""
+
     def __init__(
         self,
         lengths: Array,
@@ -212,17 +222,80 @@ class FixedMix:
         return [batches[number] for number in random.permutation(len(batches))]
 
     def _stream(self, source: int, rows: Array, begin: int, count: int) -> Array:
-        """Return the texts from `begin` on of one permutation of a source after another."""
+        """Return the texts from `begin` on of one round through a source after another."""
         passes = range(begin // len(rows), -(-(begin + count) // len(rows)))
         orders = [
-            np.random.default_rng(np.random.SeedSequence((self._seed, at, source))).permutation(
-                len(rows)
+            self._round(
+                rows, np.random.default_rng(np.random.SeedSequence((self._seed, at, source)))
             )
             for at in passes
         ]
         skipped = begin - passes.start * len(rows)
         drawn = np.concatenate([np.zeros(0, np.int64), *orders])
         return rows[drawn[skipped : skipped + count]]
+
+    def _round(self, rows: Array, random: np.random.Generator) -> Array:
+        """Return as many positions in `rows` as there are, in a random order: here each once."""
+        return random.permutation(len(rows))
+
+
+class TermMix(FixedMix):
+    """Sources in fixed proportions, texts drawn by their terms (`term_weights`).
+
+    The first source, whose labels a task learns, is still gone through once in a pass. Of every
+    other one a round of as many texts as it has is a systematic sample in random order: each text
+    comes as often as its weight says, rounded up or down.
+
+    Args:
+        lengths: as the others, of `FixedMix`.
+        words: names of the words in each text.
+        balance: as in `term_weights`.
+    """
+
+    needs_words = True
+
+    def __init__(
+        self,
+        lengths: Array,
+        sources: Array,
+        names: Sequence[str],
+        weights: Mapping[str, float],
+        batch_size: int,
+        seed: int,
+        words: Ragged,
+        balance: float = 1.0,
+    ) -> None:
+        super().__init__(lengths, sources, names, weights, batch_size, seed)
+        self._weights = np.zeros(len(lengths))
+        for rows in self._rows.values():
+            self._weights[rows] = term_weights(words.take(rows), balance)
+
+    def _round(self, rows: Array, random: np.random.Generator) -> Array:
+        """Return as many positions in `rows` as there are, in a random order."""
+        order = random.permutation(len(rows))
+        ends = np.cumsum(self._weights[rows[order]])
+        places = (np.arange(len(rows)) + random.random()) * (ends[-1] / len(rows))
+        drawn = order[np.minimum(np.searchsorted(ends, places, side="right"), len(rows) - 1)]
+        return random.permutation(drawn)
+
+
+def term_weights(words: Ragged, balance: float = 1.0) -> Array:
+    """Return how often each text of a source is to be drawn, relative to the others: [texts].
+
+    w = sum over the different words of a text of n(word) ** -balance, n the number of texts with
+    the word. With balance 1 a draw is one of the words with equal chances, then one of the texts
+    with it; with 0 words are drawn as often as they occur. Where no text has a word, all weigh 1.
+
+    Args:
+        words: names of the words in each text.
+        balance: between 0 and 1.
+    """
+    if not words.lengths.any():
+        return np.ones(len(words))
+    kinds = np.unique(words.flat(), return_inverse=True)[1]
+    pairs = np.unique(np.stack([words.rows(), kinds], axis=1), axis=0)  # each word of a text once
+    counts = np.bincount(pairs[:, 1]).astype(float)
+    return np.bincount(pairs[:, 0], counts[pairs[:, 1]] ** -balance, len(words))
 
 
 def _bucketed(parts: Sequence[Array], lengths: Array, batch_size: int) -> list[Array]:
@@ -245,7 +318,7 @@ def _bucketed(parts: Sequence[Array], lengths: Array, batch_size: int) -> list[A
     return [np.concatenate(batch) for batch in batches]
 
 
-SAMPLERS = {"fixed": FixedMix}
+SAMPLERS = {"fixed": FixedMix, "terms": TermMix}
 
 
 def new_sampler(
@@ -255,12 +328,27 @@ def new_sampler(
     names: Sequence[str],
     batch_size: int,
     seed: int,
+    words: Callable[[], Ragged] | None = None,
 ) -> Sampler:
-    """Build the sampler that a configuration names; arguments as for `FixedMix`.
+    """Build the sampler that a configuration names.
+
+    Args:
+        config: names the sampler, and the weights of the sources.
+        lengths: as `FixedMix`.
+        sources: as `FixedMix`.
+        names: as `FixedMix`.
+        batch_size: as `FixedMix`.
+        seed: as `FixedMix`.
+        words: gives the names of the words in each text, to a sampler that `needs_words`.
 
     Raises:
         InputError: there is no such sampler.
     """
     make = find("sampler", config.sampler, SAMPLERS)
-    sampler: Sampler = make(lengths, sources, names, parse_mix(config.mix), batch_size, seed)
+    given = {}
+    if getattr(make, "needs_words", False) and words is not None:
+        given = {"words": words(), "balance": config.term_balance}
+    sampler: Sampler = make(
+        lengths, sources, names, parse_mix(config.mix), batch_size, seed, **given
+    )
     return sampler

@@ -77,6 +77,7 @@ class OpenRun:
             self.texts.source_names,
             config.optimisation.batch_size,
             config.seed,
+            lambda: self.texts.student.word_names,
         )
 
     def collator(self, rank: int = 0, world_size: int = 1) -> Collator:

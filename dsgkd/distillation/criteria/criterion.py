@@ -60,21 +60,36 @@ class Criterion(nn.Module, ABC):
         """Start from a sample of words: hidden states only, [words, width] in each layer."""
 
     def projection(self, layer: int) -> tuple[Tensor, Tensor] | None:
-        """Return what maps a student layer's states onto the teacher's, if that was learnt.
+        """Return the affine map from a student layer's states to the teacher's standardised space.
+
+        Where it is matched with several teacher layers, the maps stand side by side.
+
+        Args:
+            layer: of the student.
 
         Returns:
-            Weight [features, student width] and bias [features], or None.
+            Weight [out, student width] and bias [out], without gradient; None: there is no map.
         """
         return None
 
     def explained(
         self, student: WordStates, teacher: WordStates, mask: Tensor
     ) -> tuple[Tensor, Tensor] | None:
-        """Return how much of the teacher's states is missed, and how much there is, over words.
+        """Return what the student leaves unexplained of the teacher's states, and what there is.
+
+        On held-out words, one minus the ratio of the two is the share of the teacher's variance
+        that is explained: 1 where its states follow from the student's, 0 where the mean of
+        calibration is as good a guess.
+
+        Args:
+            student: as in `forward`.
+            teacher: as in `forward`.
+            mask: as in `forward`.
 
         Returns:
-            Sum of squared residuals and sum of squares around the mean of the calibration, whose
-            quotient is the share of variance that is not explained; or None.
+            Sum of squared residuals, and sum of squares around the mean of calibration, in units
+            of calibration, over words, layers and dimensions; None: the criterion predicts no
+            states.
         """
         return None
 

@@ -7,92 +7,62 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from dsgkd.distillation.criteria.criterion import (
-    Criterion,
-    Pairs,
-    at_least_one,
-    distinct,
-    masked_square_sum,
-    total,
-)
-from dsgkd.models.taps import TapRequest, WordStates
+from dsgkd.distillation.criteria.criterion import at_least_one, masked_square_sum, total
+from dsgkd.distillation.criteria.standardised import StandardisedHidden, unexplained
+from dsgkd.models.taps import WordStates
 
 
-class ProjectedHidden(Criterion):
+class ProjectedHidden(StandardisedHidden):
     """Squared error between standardised teacher states and projected student states.
 
     See `projected_hidden_loss`. Calibration standardises the teacher's states and starts the
     projections at ridge regression, its penalty chosen by leave-one-out error.
     """
 
-    teacher_mean: Tensor
-    teacher_scale: Tensor
-
     def build(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
         """Make a projection and a standardisation for each pair of layers."""
         width = teacher.hidden_size
         self.projections = nn.ModuleList(nn.Linear(student.hidden_size, width) for _ in self.pairs)
-        self.register_buffer("teacher_mean", torch.zeros(len(self.pairs), width))
-        self.register_buffer("teacher_scale", torch.ones(len(self.pairs), width))
+        super().build(student, teacher)
 
-    @classmethod
-    def requests(cls, pairs: Pairs) -> tuple[TapRequest, TapRequest]:
-        """Return the hidden states of all mapped layers."""
-        return TapRequest(distinct(s for s, _ in pairs)), TapRequest(distinct(t for _, t in pairs))
+    def start(self, pair: int, student: Tensor, standardised: Tensor) -> None:
+        """Start a projection at ridge regression."""
+        penalties = len(student) * torch.logspace(-3, 0, 4).double().numpy()
+        ridge = RidgeCV(penalties).fit(student.numpy(), standardised.numpy())
+        projection = self._projection(pair)
+        projection.weight.copy_(torch.from_numpy(ridge.coef_))
+        projection.bias.copy_(torch.from_numpy(ridge.intercept_))
+
+    def affine(self, pair: int) -> tuple[Tensor, Tensor]:
+        """Return the projection of one pair of layers."""
+        projection = self._projection(pair)
+        return projection.weight, projection.bias
 
     @torch.no_grad()
-    def calibrate(self, student: WordStates, teacher: WordStates) -> None:
-        """Standardise the teacher's states, and start the projections at ridge regression."""
-        for i, (ours, theirs) in enumerate(self.pairs):
-            known, wanted = student.hidden[ours].double(), teacher.hidden[theirs].double()
-            mean, scale = wanted.mean(0), wanted.std(0).clamp(min=1e-3)
-            self.teacher_mean[i], self.teacher_scale[i] = mean, scale
-            penalties = len(known) * torch.logspace(-3, 0, 4).double().numpy()
-            ridge = RidgeCV(penalties).fit(known.numpy(), ((wanted - mean) / scale).numpy())
-            projection = self.projections[i]
-            assert isinstance(projection, nn.Linear)
-            projection.weight.copy_(torch.from_numpy(ridge.coef_))
-            projection.bias.copy_(torch.from_numpy(ridge.intercept_))
-
-    def projection(self, layer: int) -> tuple[Tensor, Tensor] | None:
-        """Return the projections of a student layer, side by side."""
-        found = [
-            project
-            for (ours, _), project in zip(self.pairs, self.projections)
-            if ours == layer and isinstance(project, nn.Linear)
-        ]
-        if not found:
-            return None
-        return torch.cat([p.weight for p in found]), torch.cat([p.bias for p in found])
-
     def explained(
         self, student: WordStates, teacher: WordStates, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the squared residuals and squares of all pairs of layers."""
-        known, expected = self._both(student, teacher)
-        zeros = [torch.zeros_like(one) for one in known]
-        missed = total(masked_square_sum(t, s, mask) for t, s in zip(known, expected))
-        there = total(masked_square_sum(t, zero, mask) for t, zero in zip(known, zeros))
-        return missed, there
+        """Return the sums of squares of residuals and of standardised states."""
+        return unexplained(self.standardised(teacher), self._projected(student), mask)
 
     def forward(
         self, student: WordStates, teacher: WordStates, mask: Tensor, count: Tensor | float
     ) -> Tensor:
         """Return the loss."""
-        return projected_hidden_loss(*self._both(student, teacher), mask, count)
+        projected = self._projected(student)
+        return projected_hidden_loss(self.standardised(teacher), projected, mask, count)
 
-    def _both(self, student: WordStates, teacher: WordStates) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the teacher's standardised states and the student's projected ones."""
-        standardised = [
-            (teacher.hidden[t] - mean) / scale
-            for (_, t), mean, scale in zip(self.pairs, self.teacher_mean, self.teacher_scale)
-        ]
+    def _projected(self, student: WordStates) -> list[Tensor]:
         # The projection is a part of the model, so in the run's own precision.
-        projected = [
+        return [
             project(student.hidden[s]).float()
             for project, (s, _) in zip(self.projections, self.pairs)
         ]
-        return standardised, projected
+
+    def _projection(self, pair: int) -> nn.Linear:
+        projection = self.projections[pair]
+        assert isinstance(projection, nn.Linear)
+        return projection
 
 
 def projected_hidden_loss(

@@ -7,13 +7,32 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from dsgkd.data.transfer_set import Feedback, FixedMix, TransferConfig, new_sampler, parse_mix
+from dsgkd.data.ragged import Ragged
+from dsgkd.data.transfer_set import (
+    Feedback,
+    FixedMix,
+    TransferConfig,
+    new_sampler,
+    parse_mix,
+    term_weights,
+)
 from dsgkd.errors import InputError
 
 NAMES = ("labelled", "unlabelled", "glossary")
 COUNTS = (61, 150, 20)
 SOURCES = np.repeat(np.arange(3), COUNTS)
 LENGTHS = np.random.default_rng(0).integers(3, 60, len(SOURCES))
+
+
+def zipfian_words() -> Ragged:
+    """Up to four of fifty words in each text, the rarest fifty times rarer than the first."""
+    random = np.random.default_rng(5)
+    shares = 1 / np.arange(1, 51)
+    counts = random.integers(0, 5, len(SOURCES))
+    counts[-COUNTS[2] :] = 1
+    return Ragged.of_lengths(
+        random.choice(50, counts.sum(), p=shares / shares.sum()) * 10**12, counts
+    )
 
 
 class Shifting(FixedMix):
@@ -26,7 +45,7 @@ class Shifting(FixedMix):
 def sampler(size=8, seed=1, kind="fixed", **weights):
     mix = ",".join(f"{name}={weight}" for name, weight in weights.items())
     config = TransferConfig(("u",), None, "g", mix, kind)
-    return new_sampler(config, LENGTHS, SOURCES, NAMES, size, seed)
+    return new_sampler(config, LENGTHS, SOURCES, NAMES, size, seed, zipfian_words)
 
 
 def alone(lengths, size, seed) -> FixedMix:
@@ -115,7 +134,7 @@ def test_a_source_given_more_than_its_texts_repeats_them_in_other_orders():
     assert set(Counter(drawn).values()) == {3, 4}
 
 
-@pytest.mark.parametrize("kind", ["fixed", "test_transfer_set:Shifting"])
+@pytest.mark.parametrize("kind", ["fixed", "terms", "test_transfer_set:Shifting"])
 def test_a_sampler_goes_on_from_its_state_at_any_step(kind):
     """The state is JSON, holds the pass under way, and is all that decides what follows."""
 
@@ -200,7 +219,7 @@ def test_a_mix_names_every_source_once_and_none_that_is_not_given():
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("fixd", "sampler: 'fixd' unknown: choose of fixed, or package.module:Class"),
+        ("fixd", "sampler: 'fixd' unknown: choose of fixed, terms, or package.module:Class"),
         ("nosuch:Mix", "sampler: 'nosuch:Mix' cannot be imported"),
         ("json:Mix", "sampler: 'json:Mix' cannot be imported"),
     ],
@@ -208,3 +227,38 @@ def test_a_mix_names_every_source_once_and_none_that_is_not_given():
 def test_an_unknown_sampler_is_said_in_one_line(kind, message):
     with pytest.raises(InputError, match=f"^{message}"):
         sampler(kind=kind)
+
+
+def test_texts_weigh_what_their_terms_say():
+    words = Ragged.of_lengths(np.array([7, 7, 7, 9, 7, 9, 4]), np.array([2, 2, 0, 1, 2]))
+    # 7 is in three texts, 9 in two, 4 in one; a word counts once in a text.
+    assert term_weights(words, 1) == pytest.approx([1 / 3, 5 / 6, 0, 1 / 3, 3 / 2])
+    assert term_weights(words, 0).tolist() == [1, 2, 0, 1, 2]
+    assert term_weights(words, 1).sum() == pytest.approx(3)  # each word one in all
+    nothing = Ragged.of_lengths(np.zeros(0, int), np.zeros(3, int))
+    assert term_weights(nothing).tolist() == [1, 1, 1]
+
+
+def test_by_terms_rare_ones_come_as_often_as_frequent_ones_and_sources_keep_their_shares():
+    words, mix = zipfian_words(), sampler(unlabelled=3, kind="terms")
+    fixed = sampler(unlabelled=3)
+    drawn, plain = ([row for row in chain(*one_pass(m)) if SOURCES[row] == 1] for m in (mix, fixed))
+    assert len(drawn) == len(plain) == 183
+    assert mix.steps == fixed.steps
+
+    def spread(rows: list[int]) -> float:
+        """How unequally often words come, among those in the unlabelled texts."""
+        every = np.unique(words.take(np.flatnonzero(SOURCES == 1)).flat())
+        seen = Counter(words.take(np.array(rows)).flat().tolist())
+        counts = np.array([seen[word] for word in every.tolist()])
+        assert counts.min() > 0
+        return counts.std() / counts.mean()
+
+    assert spread(drawn) < 0.6 * spread(plain)
+    labelled = [row for row in chain(*one_pass(mix)) if SOURCES[row] == 0]
+    assert sorted(labelled) == list(range(COUNTS[0]))
+
+
+def test_sampling_by_terms_needs_texts_to_draw_from():
+    with pytest.raises(InputError, match=r"^sampler: terms draws from further sources, and there"):
+        TransferConfig(sampler="terms")
