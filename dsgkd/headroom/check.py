@@ -13,7 +13,13 @@ from dsgkd.data.ragged import Array
 from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.headroom.config import HeadroomConfig
-from dsgkd.headroom.features import Material, bag_of_words, character_ngrams, words_of
+from dsgkd.headroom.features import (
+    Material,
+    StateName,
+    bag_of_words,
+    character_ngrams,
+    words_of,
+)
 from dsgkd.headroom.measurement import Measured, measure
 from dsgkd.headroom.states import TeacherNotes, student_states
 from dsgkd.headroom.verdict import Verdict, verdicts
@@ -69,7 +75,7 @@ def check_headroom(
     chosen = some_notes(groups, config.most_notes, config.seed)
     texts = [notes.table["text"][row].as_py() for row in chosen.tolist()]
     counts, types = bag_of_words(texts, run.words)
-    states = {}
+    states: dict[StateName, Array] = {}
     for at, (teacher, name) in enumerate(zip(teachers, public_names(teachers))):
         own = replace(run, distillation=replace(run.distillation, teacher=teacher))
         encoded = open_notes(own, cache).take(chosen)

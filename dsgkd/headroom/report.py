@@ -139,7 +139,7 @@ def _main_rows(measured: Measured) -> list[Row]:
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:
     header = ("features", "alone", "added to the words", "to text and words", "beyond random")
-    cells = [header]
+    cells: list[tuple[str, ...]] = [header]
     for row in rows:
         name = (
             f"layer {row.layer}" if row.features == TEACHER and row.layer else LABELS[row.features]

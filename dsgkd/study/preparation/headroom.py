@@ -46,13 +46,13 @@ def print_headroom(
     needs = {"num_cpus": resources["cpu"], "num_gpus": resources.get("gpu", 0), "max_retries": 3}
     task = _check.options(**needs).remote(run, teachers, seed, cache, store, shared_cache)
     try:
-        (found,) = collect([task])
+        found: Headroom = collect([task])[0]
     except InputError as error:  # a study of few notes is one all the same
         console.print(f"no headroom measured: {error}")
         return None
     for line in brief(found):
         console.print(line)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 @ray.remote

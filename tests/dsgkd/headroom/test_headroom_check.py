@@ -1,5 +1,6 @@
 """The headroom of real notes and models, however tiny: from a file to the ledger."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -123,3 +124,23 @@ def test_notes_without_foreign_words_are_one_line(
     run = make_config(data=DataConfig(str(notes)))
     with pytest.raises(InputError, match="no training note has a word that"):
         check_headroom(run, [str(zoo / "teacher")], QUICK, StoreConfig(), cache)
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_verdict_or_json(
+    run: RunConfig, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dsgkd.cli import headroom
+
+    flags = [
+        *("--data", run.data.path, "--student", str(zoo / "student"), "--max-length", "48"),
+        *("--teacher", str(zoo / "teacher"), "--cache", str(tmp_path), "--device", "cpu"),
+        *("--headroom.repeats", "1", "--headroom.label-counts", "none"),
+        *("--headroom.random-teachers", "1", "--headroom.layers", "1"),
+    ]
+    headroom.run(flags)
+    printed = capsys.readouterr().out
+    assert "eadroom" in printed
+    assert "unlabelled texts" not in printed  # no unlabelled text was given
+    headroom.run([*flags, "--json"])
+    assert json.loads(capsys.readouterr().out)["verdicts"][0]["teacher"] == "teacher"
