@@ -7,6 +7,7 @@ from dsgkd import __version__
 from dsgkd.cli.terminal import run_command
 
 COMMANDS = {
+    "headroom": "say beforehand whether there is any domain knowledge to transfer",
     "study": "search for the best settings, confirm them on fresh seeds, test them once",
     "status": "say how a study stands, while it runs or afterwards",
     "rerun": "train a trial of a study again, and compare",

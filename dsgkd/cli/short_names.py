@@ -24,6 +24,7 @@ SHORT = {
     "DistillationConfig.teacher_store": "teacher-store",
     "OptimisationConfig.epochs": "epochs",
     "OptimisationConfig.batch_size": "batch-size",
+    "HeadroomCommand.teachers": "teacher",
     "StoreConfig.folder": "store",
     "StoreConfig.node_folder": "store-node-folder",
     "StoreConfig.budget_gb": "store-budget-gb",

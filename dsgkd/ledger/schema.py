@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from dsgkd.ledger.privacy import without_machines, without_paths
 
-Table = Literal["studies", "trials", "metrics", "predictions", "test_reads"]
+Table = Literal["studies", "trials", "metrics", "predictions", "test_reads", "headroom"]
 
 LEDGER_SCHEMA_VERSION = 2
 """Raised when a column changes its meaning; readers refuse any other version."""
@@ -128,6 +128,32 @@ SCHEMAS: dict[Table, pa.Schema] = {
         data_fingerprint=pa.string(),
         reason=pa.string(),
     ),
+    "headroom": _schema(
+        study_id=pa.string(),
+        features=pa.string(),  # of what is measured: words, text, said, teacher, random, ...
+        model=pa.string(),  # whose states; null for words and text
+        layer=pa.int64(),  # null: of several the one that each training fold has chosen
+        labels=pa.int64(),  # training notes of a fold
+        words=pa.string(),  # which notes: all, or familiar, rare, unseen by their words
+        notes=pa.int64(),  # how many are predicted
+        measure=pa.string(),
+        value=pa.float64(),  # of these features alone, with the interval's ends
+        value_low=pa.float64(),
+        value_high=pa.float64(),
+        over_words=pa.float64(),  # added to the bag of words
+        over_words_low=pa.float64(),
+        over_words_high=pa.float64(),
+        gain=pa.float64(),  # added to text and words together
+        gain_low=pa.float64(),
+        gain_high=pa.float64(),
+        excess=pa.float64(),  # the gain less that of random weights
+        excess_low=pa.float64(),
+        excess_high=pa.float64(),
+        confidence=pa.float64(),  # of the intervals
+        finding=pa.string(),  # of a teacher, in its row of all labels and notes
+        mapping=pa.string(),  # the layer mapping that is suggested
+        verdict=pa.string(),  # the sentence
+    ),
 }
 
 JSON_COLUMNS = frozenset(
@@ -151,6 +177,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "state": frozenset({"running", "complete", "pruned", "failed", "preempted"}),
     "teacher_store": frozenset({"hit", "miss", "off"}),
     "split": frozenset({"train", "validation", "test"}),
+    "words": frozenset({"all", "familiar", "rare", "unseen"}),
+    "finding": frozenset({"headroom", "small", "none", "unclear"}),
 }
 """Columns with a closed set of values."""
 

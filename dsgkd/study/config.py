@@ -95,6 +95,9 @@ class StudyConfig:
     """Decides the search and the seeds of all runs."""
     resume: bool = False
     """Go on with the study of this name if it was begun before, or extend it."""
+    headroom: bool = True
+    """Before a new study begins, say how much the teachers' states tell of the labels beyond the
+    text: whether there is anything to transfer."""
     estimate: bool = True
     """Time a few steps before a new study begins, and say what it will cost."""
 
@@ -182,7 +185,7 @@ class StudyConfig:
 
 _FREE = (
     *("name", "out", "resume", "test", "initial_points", "store", "cluster", "budget"),
-    *("confirmation", "search.trials", "run.data.path", "estimate"),
+    *("confirmation", "search.trials", "run.data.path", "estimate", "headroom"),
 )
 """What may change when a study goes on; anything else is another question."""
 

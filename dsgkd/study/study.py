@@ -21,6 +21,8 @@ from dsgkd.data.notes import Notes
 from dsgkd.distillation.config import TeacherStore, TeacherWeights
 from dsgkd.distillation.teachers.source import choose
 from dsgkd.errors import InputError
+from dsgkd.headroom.check import Headroom
+from dsgkd.headroom.report import ledger_rows
 from dsgkd.storage.artefacts import Artefacts
 from dsgkd.storage.lease import Busy, Lease
 from dsgkd.storage.location import Location
@@ -34,6 +36,7 @@ from dsgkd.study.cost.budget import BudgetCallback
 from dsgkd.study.cost.plan import print_estimate, print_replays
 from dsgkd.study.dispatcher import Dispatcher, Stage
 from dsgkd.study.manifest import StudyManifest
+from dsgkd.study.preparation.headroom import print_headroom
 from dsgkd.study.preparation.prepare import build_models, check_models, depths, prepare_notes
 from dsgkd.study.preparation.shared_cache import pull, share_key
 from dsgkd.study.preparation.teachers import StoredTeacherPlan, plan, store_teacher
@@ -136,9 +139,13 @@ class Study:
         if begun:
             manifest.extend()
         else:
+            found = self._headroom() if config.headroom else None
             if config.estimate:
                 print_estimate(config, run, plans, concurrent, console)
             manifest.begin(self._notes())  # whatever the user gave wrong has shown by now
+            if found is not None:
+                rows_of = ledger_rows(found, manifest.study_id)
+                manifest.ledger.write("headroom", rows_of, "headroom")
         if run.distillation.teacher_store == "stored":
             for one in plans:
                 store_teacher(one, config.cluster.resources, concurrent, console)
@@ -271,6 +278,13 @@ class Study:
             if arm.weights == "random" and method in config.searched:
                 plans += [planned(teacher, "random") for teacher in config.single_teachers]
         return plans
+
+    def _headroom(self) -> Headroom | None:
+        config = self.config
+        return print_headroom(
+            *(config.run, config.single_teachers, config.seed, config.cluster.resources),
+            *(config.cache, config.teacher_store, config.shared_cache, self.console),
+        )
 
     def _choose_teachers(
         self, run: RunConfig, plans: list[StoredTeacherPlan], concurrent: int

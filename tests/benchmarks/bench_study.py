@@ -109,6 +109,7 @@ def search_only(
         cluster=ClusterConfig(max_concurrent=CPUS // workers, workers_per_trial=workers),
         seed=SEED,
         estimate=False,
+        headroom=False,
     )
     study = Study(config, Console(lambda line: None))
     study.check()

@@ -55,6 +55,7 @@ def study_config(folder: Path, name: str, resume: bool = False, workers: int = 1
         cluster=ClusterConfig(max_concurrent=1, workers_per_trial=workers),
         resume=resume,
         estimate=False,
+        headroom=False,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dsgkd.cli import study, train
+from dsgkd.cli import headroom, study, train
 from dsgkd.cli.flags import flag_names, parse
 from dsgkd.cli.pretrain import Pretrain
 from dsgkd.errors import InputError
@@ -25,13 +25,19 @@ def read_train(arguments: list[str]) -> Any:
     return train.read_flags(["--out", "o", *arguments])
 
 
+def read_headroom(arguments: list[str]) -> Any:
+    return headroom.read_flags(arguments)
+
+
 IN_TRAIN = flag_names(train.Train("o"))
 IN_STUDY = flag_names(study.StudyCommand(study.default_study(train.RunConfig())))
+IN_HEADROOM = [name for name in flag_names(headroom.HeadroomCommand()) if "headroom" in name]
 CASES = [
     pytest.param(read, name, id=f"{command}-{name}")
     for command, read, names in (
         ("train", read_train, IN_TRAIN),
         ("study", read_study, [name for name in IN_STUDY if name not in IN_TRAIN]),
+        ("headroom", read_headroom, IN_HEADROOM),
         ("pretrain", read_pretrain, flag_names(Pretrain("c", "o"))),
     )
     for name in names

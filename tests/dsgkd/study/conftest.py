@@ -47,6 +47,7 @@ def study_in(make_config: Callable[..., RunConfig], zoo: Path):
             "confirmation": ConfirmationConfig(seeds=2),
             "cluster": ClusterConfig(max_concurrent=2),
             "estimate": False,
+            "headroom": False,
         }
         return StudyConfig(name=name, out=out, **settings | changes)
 

@@ -1,0 +1,1 @@
+"""The headroom check: what the teachers' states tell of the labels beyond the text."""
