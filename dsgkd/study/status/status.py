@@ -47,6 +47,8 @@ class TrialLine:
     shown_in: str
     """The stage that it is run in: links in that of the trials that need them, controls beside the
     confirmation."""
+    stuck: bool = False
+    """It never left the chance level."""
 
     @property
     def seconds(self) -> float:
@@ -227,7 +229,8 @@ def read_status(ledger: Ledger, price_per_gpu_hour: float | None = None) -> Stud
     if price_per_gpu_hour is None:
         price_per_gpu_hour = configuration.get("budget", {}).get("price_per_gpu_hour") or 0.0
     lines = lines_of(rows)
-    name = lines[-1].shown_in if lines else "search"
+    first = "confirm" if budget.get("trials") == 0 else "search"
+    name = lines[-1].shown_in if lines else first
     ours = tuple(line for line in lines if line.shown_in == name)
     stage = StageStatus(
         study=study["name"] or study["study_id"],
@@ -235,7 +238,7 @@ def read_status(ledger: Ledger, price_per_gpu_hour: float | None = None) -> Stud
         measure=study["objective"],
         direction=(study["measures"] or {}).get(study["objective"], "maximise"),
         epochs=budget.get("epochs") or max((line.epoch for line in lines), default=0),
-        total=_total(name, budget, lines),
+        total=_total(name, budget, len(study["arms"] or ()), lines),
         done=ended_trials(ours),
         trials=ours,
         worker_seconds=sum(line.worker_seconds for line in lines),
@@ -255,14 +258,15 @@ def _reading(row: Mapping[str, Any]) -> str:
     return f"{row['opened_at'].astimezone():%Y-%m-%d %H:%M}, {state}, {row['reason']}"
 
 
-def _total(stage: str, budget: Mapping[str, Any], lines: Sequence[TrialLine]) -> int | None:
+def _total(
+    stage: str, budget: Mapping[str, Any], arms: int, lines: Sequence[TrialLine]
+) -> int | None:
     """How many trials a stage has, as far as the ledger tells."""
     if stage == "test":
         confirmed = [line for line in lines if line.shown_in == "confirm"]
         return len({line.trial_id for line in confirmed if line.state == "complete"})
-    if stage == "confirm" and "controls" in budget:
-        methods = 2 + len(budget["controls"])  # with and without a teacher
-        total: int = budget["confirm_top"] * budget["confirm_seeds"] * methods
+    if stage == "confirm" and "confirm_top" in budget:
+        total: int = budget["confirm_top"] * budget["confirm_seeds"] * arms
         return total
     return budget.get("trials") if stage == "search" else None
 
@@ -302,4 +306,5 @@ def _line(row: Mapping[str, Any], shown_in: str, is_last: bool) -> TrialLine:
         ended=row["ended_at"],
         reason=row["reason"] or "",
         shown_in=shown_in,
+        stuck=bool(row.get("stuck")),
     )
