@@ -115,11 +115,8 @@ def arms_and_differences(
         values, stuck = own[f"{split}_{measure}"], own.stuck
         heights = place + _spread_out(len(own))
         for chosen, fill in ((~stuck, colour), (stuck, "none")):
-            left.scatter(
-                *(values[chosen], heights[chosen]),
-                **{"s": 18, "marker": marker, "facecolor": fill, "edgecolor": colour},
-                **{"linewidth": 0.8, "alpha": 0.75},
-            )
+            x, y = values[chosen], heights[chosen]
+            left.scatter(x, y, 18, marker=marker, facecolor=fill, edgecolor=colour, linewidth=0.8)
         left.vlines(values.mean(), place - 0.32, place + 0.32, color=colour, lw=2.5)
     left.set_yticks(range(len(style)), list(style))
     left.set_xlabel(f"{split} {_name(measure)}")

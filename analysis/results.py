@@ -4,10 +4,11 @@ import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import pandas as pd
 
-from dsgkd.ledger import SCHEMAS, Ledger, find_ledgers, frames
+from dsgkd.ledger import SCHEMAS, Ledger, Table, find_ledgers, frames
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,15 @@ class Results:
     def test_reads(self) -> pd.DataFrame:
         """One row per reading of the test split; `closed_at` is missing while it goes on."""
         return frames(self.ledgers, "test_reads")
+
+    @cached_property
+    def headroom(self) -> pd.DataFrame:
+        """One row per set of features: what could be gained from a teacher, estimated beforehand.
+
+        Empty where nothing was estimated, or ledgers have no such table.
+        """
+        table = cast(Table, "headroom")
+        return frames(self.ledgers, table) if table in SCHEMAS else pd.DataFrame()
 
     def measures(self, study_id: str | None = None) -> dict[str, str]:
         """Return measure -> `maximise` or `minimise`, of one study or of all, objectives first."""

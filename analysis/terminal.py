@@ -31,6 +31,7 @@ def report(results: Results) -> str:
         study = str(study_id)
         measure = results.objective(study)
         sections += [*first_screen(results, study, f"Study {name}"), ""]
+        sections += _headroom(results, study)
         sections += [*_configurations(results, study, measure), ""]
         sections += [*_other_measures(results, study, measure)]
         sections += [*_test_split(results, study), ""]
@@ -72,6 +73,17 @@ def _verdicts(results: Results, study_id: str, frame: pd.DataFrame) -> list[str]
     ]
     sentences = [verdict(frame[frame.method == method], names).sentence for method in methods]
     return sentences or [verdict(frame).sentence]
+
+
+def _headroom(results: Results, study_id: str) -> list[str]:
+    """Return the sentence that was said before the study, where one was."""
+    frame = results.headroom
+    if frame.empty:
+        return []
+    sentences = frame[frame.study_id == study_id].verdict.dropna().unique()
+    return (
+        [*textwrap.wrap(f"Beforehand: {' '.join(sentences)}", WIDTH), ""] if len(sentences) else []
+    )
 
 
 def _configurations(results: Results, study_id: str, measure: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from small_study import SEEDS, World
 
@@ -67,7 +68,8 @@ def test_differences_are_drawn_with_their_intervals_and_stuck_runs_hollow(study:
     runs = runs.assign(stuck=(runs.method == "plain") & (runs.seed == SEEDS[0]))
     found = analysis.differences(results)
     left, right = plots.arms_and_differences(runs, found, "auroc").axes
-    hollow = [part for part in left.collections if not len(part.get_facecolor())]
+    points = [part for part in left.collections if isinstance(part, PathCollection)]
+    hollow = [part for part in points if not len(part.get_facecolor())]
     assert sum(len(part.get_offsets()) for part in hollow) == 1
     shown = found[found.method == "mlkd"]
     drawn = [part.get_segments()[0][:, 0] for part in right.collections]

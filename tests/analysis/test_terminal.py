@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from small_study import SEEDS, START, World
 
@@ -141,6 +142,13 @@ def test_with_six_arms_what_was_found_fits_a_screen(world: World) -> None:
     assert max(map(len, lines)) <= WIDTH
     assert lines[2].startswith("No claim: mlkd (en-med)")
     assert "Differences paired by seed (test auroc; interval over seeds and notes)" in lines
+
+
+def test_what_was_estimated_beforehand_is_said_again(world: World) -> None:
+    results = world.results()
+    rows = {"study_id": ["first", "other"], "verdict": ["There is headroom.", "There is none."]}
+    vars(results)["headroom"] = pd.DataFrame(rows)
+    assert "Beforehand: There is headroom.\n" in analysis.report(results)
 
 
 def test_runs_that_got_stuck_count_and_are_named(world: World) -> None:
