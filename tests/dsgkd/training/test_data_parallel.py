@@ -194,7 +194,7 @@ def test_two_workers_reach_the_losses_measures_and_weights_of_one(
 
     assert len(results) == len(expected)
     for result, wanted in zip(results, expected, strict=True):
-        assert compared(result) == pytest.approx(compared(wanted), rel=1e-4)
+        assert compared(result) == pytest.approx(compared(wanted), rel=1e-4, abs=1e-6)
     for name, weight in expected_weights.items():
         torch.testing.assert_close(weights[name], weight, rtol=1e-3, atol=2e-5, msg=name)
 
