@@ -12,6 +12,7 @@ from dsgkd.errors import InputError
 
 TeacherWeights = Literal["pretrained", "random"]
 TeacherStore = Literal["auto", "live", "stored"]
+Weights = Literal["raw", "relative"]
 
 _TEACHER = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)\*)?([^*]+)")
 
@@ -61,6 +62,10 @@ class DistillationConfig:
     """Weight of the criterion on attention."""
     terms: tuple[Text, ...] = ()
     """Further terms of the loss, each as criterion=weight."""
+    weights: Weights = "raw"
+    """`raw`: alpha, beta and the weights of `terms` multiply their loss; `relative`: they multiply
+    it on a scale on which 1 is a gradient on the encoder as large as the task's, measured when
+    training starts."""
     max_transfer_words: Count = 32
     """At most this many words of a text are transferred (the paper's cs_max_len)."""
     calibration_words: Annotated[int, Ge(2), Le(10**7)] = 2000

@@ -1,5 +1,6 @@
 """The student and the terms of its loss as one module: what is trained, called once a step."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,10 @@ from dsgkd.models.student import encoder_of
 from dsgkd.models.taps import TapRequest, WordStates, forward_with_taps, run_model
 from dsgkd.plugins import find
 from dsgkd.tasks.task import Task
+
+LEAST_SCALE = 1e-3
+"""A student that fits its training set already has next to no gradient of the task: its terms
+become weak, and are not switched off."""
 
 
 class Losses(NamedTuple):
@@ -45,14 +50,28 @@ class Distiller(nn.Module):
         task: gives the first part of the loss.
         terms: what is matched with which teacher.
         dropout: whether the student drops units while it is trained.
+        relative: whether the terms' weights are relative to the task's gradient; then
+            `set_scales` has to be called once before training.
     """
 
+    scales: Tensor
+    has_scales: Tensor
+
     def __init__(
-        self, student: nn.Module, task: Task, terms: Iterable[Term] = (), dropout: bool = True
+        self,
+        student: nn.Module,
+        task: Task,
+        terms: Iterable[Term] = (),
+        dropout: bool = True,
+        relative: bool = False,
     ) -> None:
         super().__init__()
         self.student, self.task, self._dropout = student, task, dropout
         self.terms = nn.ModuleList(terms)
+        self._relative = relative and len(self.terms) > 0
+        if self._relative:  # part of a checkpoint: a run that goes on does not measure again
+            self.register_buffer("scales", torch.ones(len(self.terms)))
+            self.register_buffer("has_scales", torch.zeros((), dtype=torch.bool))
         self.names = (task.loss_name, *(term.name for term in self._terms))
         """Of the parts of the loss, in the order of `Losses`."""
 
@@ -72,8 +91,25 @@ class Distiller(nn.Module):
 
     @property
     def weights(self) -> list[float]:
-        """Of the terms."""
-        return [term.weight for term in self._terms]
+        """Of the terms, as they enter the loss."""
+        weights = [term.weight for term in self._terms]
+        scales = self.scales.tolist() if self._relative else [1.0] * len(weights)
+        return [scale * weight for scale, weight in zip(scales, weights)]
+
+    @property
+    def needs_scales(self) -> bool:
+        """Whether the terms' weights are relative to a gradient that was not measured yet."""
+        return self._relative and not bool(self.has_scales)
+
+    def set_scales(self, norms: Sequence[float]) -> None:
+        """Put the terms' weights on the scale of the task's gradient.
+
+        Args:
+            norms: of each part's gradient on the encoder, before there was a scale.
+        """
+        weights = [term.weight for term in self._terms]
+        self.scales.copy_(torch.tensor(relative_scales(norms, weights)))
+        self.has_scales.fill_(True)
 
     @property
     def teacher_of_term(self) -> list[int]:
@@ -135,11 +171,12 @@ class Distiller(nn.Module):
         output, student_states = forward_with_taps(self.student, batch.student, asked)
         weighted = [self.task.loss(output, batch, examples)]
         raw = [weighted[0].detach()]
-        for term in self._terms if teacher_states else ():
+        for number, term in enumerate(self._terms if teacher_states else ()):
             at = term.teacher
             ours, theirs, mask = student_states[at], teacher_states[at], batch.pairs[at].mask
             loss = term.criterion(ours, theirs, mask, words[at])
-            weighted.append(term.weight * loss)
+            weight = term.weight * self.scales[number] if self._relative else term.weight
+            weighted.append(weight * loss)
             raw.append(loss.detach())
             if squares is not None and (found := term.criterion.explained(ours, theirs, mask)):
                 squares += torch.stack(found)
@@ -186,6 +223,28 @@ class Distiller(nn.Module):
             if counts[term.teacher] >= 2:
                 students, others = zip(*seen[term.teacher])
                 term.criterion.calibrate(_joined(students), _joined(others))
+
+
+def relative_scales(norms: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """Return by what the terms' weights are multiplied, such that 1 is as strong as the task.
+
+    s_i = max(n_task w_i / n_i, LEAST_SCALE), so that the gradient of w_i s_i L_i is w_i times as
+    large as the task's
+
+    Without any gradient of the task, as where there is no task, the first term that has one is
+    the unit. The scale of a term without a gradient is 1.
+
+    Args:
+        norms: of the gradients of the task's loss and of each w_i L_i: [1 + terms].
+        weights: w_i, [terms].
+    """
+    strengths = [n / w if w > 0 else 0.0 for n, w in zip(norms[1:], weights, strict=True)]
+    unit = next((size for size in (norms[0], *strengths) if _is_size(size)), 1.0)
+    return [max(unit / size, LEAST_SCALE) if _is_size(size) else 1.0 for size in strengths]
+
+
+def _is_size(norm: float) -> bool:
+    return 0 < norm < math.inf
 
 
 def new_terms(

@@ -74,7 +74,8 @@ def flat(table: Table, rows: pa.Table) -> pa.Table:
     """Return rows with a column for every setting, measure, term and subgroup that occurs.
 
     `settings` and `measures` become columns of their own names, `raw` and `weighted` become
-    `raw_<term>` and `loss_<term>`, `subgroups` become `subgroup_<column>`.
+    `raw_<term>` and `loss_<term>`, `share` becomes `share_<term>`, `subgroups` become
+    `subgroup_<column>`.
     """
     if table == "studies":
         return rows

@@ -21,7 +21,8 @@ from dsgkd.ledger.privacy import without_machines, without_paths
 Table = Literal["studies", "trials", "metrics", "predictions", "test_reads", "headroom"]
 
 LEDGER_SCHEMA_VERSION = 2
-"""Raised when a column changes its meaning; readers refuse any other version."""
+"""Raised when a column changes its meaning; readers refuse any other version. A new column, which
+is null where it was not written, leaves it."""
 
 VERSION_KEY = b"dsgkd_ledger_version"
 """Key of the schema version in the metadata of every file."""
@@ -79,6 +80,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
         ended_at=_MOMENT,
         epochs_done=pa.int64(),
         best_epoch=pa.int64(),
+        stuck=pa.bool_(),  # no epoch was better than chance; null: not judged
         objective=pa.float64(),  # the study's objective, on validation
         worker_seconds=pa.float64(),
         gpu_seconds=pa.float64(),
@@ -105,6 +107,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
         measures=_NUMBERS,  # {measure: value}
         raw=_NUMBERS,  # {term: value without its weight}
         weighted=_NUMBERS,  # {term: its part of the loss}
+        share=_NUMBERS,  # {term: its share of the update of the encoder}
     ),
     "predictions": _schema(
         study_id=pa.string(),
@@ -168,6 +171,7 @@ FLATTENED: dict[str, str] = {
     "measures": "",
     "raw": "raw_",
     "weighted": "loss_",
+    "share": "share_",
     "subgroups": "subgroup_",
 }
 """Columns of `trials`, `metrics` and `predictions` that become columns in frames: their prefix."""

@@ -44,6 +44,10 @@ class EpochFinished(_Reported):
     """Term -> mean value without its weight."""
     weighted: Measured = field(default_factory=dict)
     """Term -> mean value with its weight."""
+    share: Measured = field(default_factory=dict)
+    """Term -> its share of the update of the encoder."""
+    stuck: bool | None = None
+    """No epoch so far was better than chance; None: not judged."""
     examples_per_second: float | None = None
     seconds: float = 0.0
     """Of training."""

@@ -132,6 +132,8 @@ def _epoch(spec: TrialSpec, result: EpochResult) -> EpochFinished:
         loss=result.loss,
         raw=result.raw,
         weighted=result.weighted,
+        share=result.share,
+        stuck=result.stuck,
         examples_per_second=result.examples_per_second,
         seconds=result.seconds,
         evaluation_seconds=result.evaluation_seconds,

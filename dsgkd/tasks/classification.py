@@ -11,7 +11,7 @@ from dsgkd.configuration import config
 from dsgkd.errors import InputError
 from dsgkd.ledger.measures import Direction
 from dsgkd.models.config import StudentConfig
-from dsgkd.tasks.measures import MEASURES, f1_threshold, measures
+from dsgkd.tasks.measures import MEASURES, auroc, auroc_by_chance, f1_threshold, measures
 from dsgkd.tasks.task import Predictions, Task
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ class Classification(Task):
     ) -> dict[str, float]:
         """Return the measures of `dsgkd.tasks.measures`."""
         return measures(texts.labels, predicted, fitted.get("threshold", 0.5))
+
+    def at_chance(self, predicted: Predictions, texts: EncodedTexts) -> bool:
+        """Whether the AUROC is one that scores without any information may reach."""
+        counts = np.bincount(texts.labels, minlength=predicted.shape[1])
+        return auroc(texts.labels, predicted) <= auroc_by_chance(counts)
 
     def rows(self, predicted: Predictions, texts: EncodedTexts) -> Iterator[dict[str, Any]]:
         """Yield label and class probabilities of each note."""

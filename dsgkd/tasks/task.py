@@ -107,6 +107,10 @@ class Task(ABC):
     ) -> dict[str, float]:
         """Return every measure by its name; not a number where it is undefined."""
 
+    def at_chance(self, predicted: Predictions, texts: EncodedTexts) -> bool:
+        """Whether predictions may be no better than chance; never, where nobody can tell."""
+        return False
+
     def rows(self, predicted: Predictions, texts: EncodedTexts) -> Iterator[dict[str, Any]]:
         """Yield what the ledger's `predictions` keep of each text; nothing where it keeps none."""
         return iter(())

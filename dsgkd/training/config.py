@@ -54,6 +54,9 @@ class OptimisationConfig:
     """AdamW's epsilon."""
     warmup_share: Share = 0.1
     """Share of all steps in which the learning rate rises."""
+    clip: Literal["global", "group"] = "global"
+    """What the largest norm holds for: the whole gradient, or those of encoder, head and criteria
+    each."""
     clip_norm: Positive = 1.0
     """Largest norm of the gradient."""
     probe: bool = False
@@ -86,6 +89,9 @@ class SelectionConfig:
     """Epochs without improvement before a measure has run out."""
     stop_when_stale: tuple[Text, ...] = ("f1", "brier", "loss")
     """Training stops when all of these have run out (the paper's three); none: never."""
+    stuck_epoch: Whole = 3
+    """A run of which no epoch was better than chance by this one (or by its last) is reported as
+    stuck; 0: none is."""
 
     @property
     def measures(self) -> tuple[str, ...]:

@@ -27,6 +27,12 @@ from dsgkd.models.taps import WordStates
 from dsgkd.storage.checkpoint import Checkpoints
 from dsgkd.training.config import RunConfig
 from dsgkd.training.evaluation import evaluate_validation, losses_by_source
+from dsgkd.training.gradients import (
+    batch_losses,
+    clip_gradients,
+    gradient_shares,
+    scale_terms,
+)
 from dsgkd.training.opening import OpenRun
 from dsgkd.training.prefetch import prefetch
 from dsgkd.training.probe import fit_probe, linear_head
@@ -58,12 +64,18 @@ class EpochResult:
     """Measure -> value, and what was chosen on validation, such as `threshold`."""
     examples_per_second: float
     seconds: float
-    """Of training."""
+    """Of training, and of measuring `share`."""
     evaluation_seconds: float
     best_epoch: int
     best_objective: float
     finished: bool
     """No epoch follows: the last one, or stopped early."""
+    share: dict[str, float] = field(default_factory=dict)
+    """Name of the task's loss and of each term -> its share of the update of the encoder at the
+    end of the epoch, see `gradient_shares`; empty without terms."""
+    stuck: bool | None = None
+    """No epoch so far was better than chance, at `selection.stuck_epoch` or later; None: not judged
+    yet."""
 
 
 @dataclass
@@ -85,6 +97,8 @@ class Progress:
     """Measure -> epochs since it improved."""
     best_epoch: int = 0
     finished: bool = False
+    at_chance: bool = True
+    """No epoch so far was better than chance."""
     sampler: dict[str, Any] = field(default_factory=dict)
     """The sampler's state at the beginning of the epoch under way."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -142,7 +156,7 @@ def train(
         loss = fit_probe(run, workers)
         progress.seconds = time.perf_counter() - started
         probed = {run.task.loss_name: loss}
-        result = _finish_epoch(run, probed, probed, 0.0, progress, 0, sampler, workers)
+        result = _finish_epoch(run, probed, probed, 0.0, progress, range(0), sampler, workers)
         state.save(progress, is_best=True)
         yield result
     model = workers.wrap_ddp(run.distiller, run.device, not run.task.idle)
@@ -150,9 +164,11 @@ def train(
     while not progress.finished:
         started = saved = time.perf_counter()
         started -= progress.seconds
+        begin, end = ends[progress.epoch : progress.epoch + 2]
+        if run.distiller.needs_scales:
+            scale_terms(run, progress.sampler, range(begin + progress.step, end), workers)
         model.train()
         sums = torch.tensor(progress.sums, device=run.device)
-        begin, end = ends[progress.epoch : progress.epoch + 2]
         batches = training_batches(run, sampler, begin + progress.step, end, workers)
         for batch, teacher_states in prefetch(batches, run.teachers, run.device):
             losses = take_step(run, model, batch, teacher_states, optimizer, schedule, workers)
@@ -171,10 +187,11 @@ def train(
         progress.seconds = time.perf_counter() - started
 
         progress.finished = end == total
+        steps = range(begin, end)
         weighted, raw, texts = means.tolist()
         names, texts = run.distiller.names, texts[0] * progress.step * workers.size
         weighted, raw = dict(zip(names, weighted)), dict(zip(names, raw))
-        result = _finish_epoch(run, weighted, raw, texts, progress, end, sampler, workers)
+        result = _finish_epoch(run, weighted, raw, texts, progress, steps, sampler, workers)
         state.save(progress, is_best=result.best_epoch == result.epoch)
         yield result
 
@@ -194,16 +211,10 @@ def take_step(
     workers: Workers,
 ) -> Losses:
     """Take one step and return its losses, such that the workers' mean is the batch's."""
-    words = [pair.mask.sum().float() for pair in batch.pairs]
-    # Divided by the number of workers because gradients are averaged over them.
-    counts = workers.sum(torch.stack([run.task.examples(batch), *words])) / workers.size
-    # A batch of unlabelled texts has no example, and zero loss.
-    examples = counts[0].clamp(min=1e-9)
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.autocast):
-        losses: Losses = model(batch, teacher_states, examples, list(counts[1:]))
+    losses = batch_losses(run, model, batch, teacher_states, workers)
     optimizer.zero_grad(set_to_none=True)
     losses.weighted.sum().backward()
-    nn.utils.clip_grad_norm_(run.distiller.parameters(), run.config.optimisation.clip_norm)
+    clip_gradients(run.distiller, run.config.optimisation)
     optimizer.step()
     schedule.step()
     return losses
@@ -235,12 +246,14 @@ def _finish_epoch(
     raw: dict[str, float],
     texts: float,
     progress: Progress,
-    step: int,
+    steps: range,
     sampler: Sampler,
     workers: Workers,
 ) -> EpochResult:
     """Evaluate, bring `progress` to the end of the epoch, and return what it brought."""
     selection, measures = run.config.selection, run.task.measures
+    begun = time.perf_counter()
+    share = gradient_shares(run, progress.sampler, steps, workers)
     started = time.perf_counter()
     validation = evaluate_validation(run, workers)
     # The last step's gradient can be infinite although its loss was not.
@@ -258,22 +271,26 @@ def _finish_epoch(
             progress.stale[measure] += 1
     stale = [progress.stale[measure] >= selection.patience for measure in selection.stop_when_stale]
     progress.finished |= bool(stale) and all(stale)
+    progress.at_chance &= run.task.at_chance(validation.predicted, run.validation)
+    is_due = progress.epoch >= selection.stuck_epoch or progress.finished
     best, seconds = progress.best[selection.objective], progress.seconds
     result = EpochResult(
         epoch=progress.epoch,
-        step=step,
+        step=steps.stop,
         loss=sum(weighted.values()),
         weighted=weighted,
         raw=raw,
         validation=validation.measured,
         examples_per_second=texts / max(seconds, 1e-9),
-        seconds=seconds,
+        seconds=seconds + started - begun,
         evaluation_seconds=evaluation_seconds,
         best_epoch=progress.best_epoch,
         best_objective=improvement(best, measures[selection.objective]),
         finished=progress.finished,
+        share=share,
+        stuck=progress.at_chance if selection.stuck_epoch and is_due else None,
     )
-    sampler.update(Feedback(step, losses_by_source(run, validation)))
+    sampler.update(Feedback(steps.stop, losses_by_source(run, validation)))
     progress.step, progress.seconds, progress.sampler = 0, 0.0, sampler.state()
     progress.sums = _no_sums(run)
     progress.history.append(asdict(result))

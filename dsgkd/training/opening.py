@@ -241,7 +241,8 @@ def _distiller(
         [source.config for source in sources],
         config.max_length,
     )
-    return Distiller(student, task, terms, config.optimisation.dropout).to(device)
+    relative = config.distillation.weights == "relative"
+    return Distiller(student, task, terms, config.optimisation.dropout, relative).to(device)
 
 
 def _teachers(

@@ -53,6 +53,7 @@ class LedgerCallback(TrialCallback):
             "peak_gpu_mb": epoch.peak_gpu_mb,
             "epochs_done": epoch.epoch,
             "best_epoch": epoch.best_epoch,
+            "stuck": epoch.stuck,
             "teacher_store": epoch.teacher_store,
         }
         if spec.stage != LINK:  # which has an objective of its own
@@ -156,6 +157,7 @@ def _epoch_rows(spec: TrialSpec, epoch: EpochFinished) -> list[Row]:
         "loss": epoch.loss,
         "raw": epoch.raw,
         "weighted": epoch.weighted,
+        "share": epoch.share,
         "examples_per_second": epoch.examples_per_second,
         "seconds": epoch.seconds,
     }

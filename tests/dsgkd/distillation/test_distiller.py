@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from operator import itemgetter
 
@@ -8,7 +9,12 @@ from distilling import distiller_of, losses_of
 from transformers import AutoModelForSequenceClassification
 
 from dsgkd.distillation.config import DistillationConfig
-from dsgkd.distillation.distiller import Distiller, teacher_request
+from dsgkd.distillation.distiller import (
+    LEAST_SCALE,
+    Distiller,
+    relative_scales,
+    teacher_request,
+)
 from dsgkd.errors import InputError
 from dsgkd.models.attention import AttentionTap
 from dsgkd.models.heads import find_head
@@ -83,6 +89,39 @@ def test_the_raw_losses_are_those_without_weights(make_pair, make_batch):
     losses = distiller(batch, [teacher.word_states(batch.pairs[0])], 3, [4.0])
     torch.testing.assert_close(losses.weighted, losses.raw * torch.tensor([1, 3, 0.5]))
     assert not losses.raw.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("norms", "weights", "scales"),
+    [
+        ([2.0, 4.0, 0.5], [1.0, 1.0], [0.5, 4.0]),
+        ([2.0, 12.0, 1.5], [3.0, 3.0], [0.5, 4.0]),  # measured with the weights
+        ([2.0, 0.0, 1.0], [1.0, 0.0], [1.0, 1.0]),  # terms without a gradient, or a weight
+        ([0.0, 4.0, 0.5], [1.0, 1.0], [1.0, 8.0]),  # no task
+        ([0.0, 0.0, 0.5], [1.0, 1.0], [1.0, 1.0]),
+        ([0.0, 0.0, 0.0], [1.0, 1.0], [1.0, 1.0]),
+        ([1e-9, 4.0, 1e-9], [1.0, 1.0], [LEAST_SCALE, 1.0]),  # a task that is learnt already
+        ([math.inf, math.nan, 2.0], [1.0, 1.0], [1.0, 1.0]),
+    ],
+)
+def test_scales_make_gradients_as_large_as_the_tasks_or_leave_them(norms, weights, scales):
+    assert relative_scales(norms, weights) == pytest.approx(scales)
+
+
+def test_scales_multiply_the_weights_and_are_kept(make_pair, make_batch):
+    distiller, teachers = make_pair(replace(BOTH, alpha=3.0))
+    scaled = Distiller(distiller.student, distiller.task, distiller.terms, relative=True)
+    raw = losses_of(distiller, teachers, make_batch())
+    assert scaled.needs_scales
+    assert not distiller.needs_scales
+    scaled.set_scales([1.0, 6.0, 0.25])
+    losses = losses_of(scaled, teachers, make_batch())
+    torch.testing.assert_close(losses["hidden"], 0.5 * raw["hidden"])
+    torch.testing.assert_close(losses["attention"], 4 * raw["attention"])
+    assert scaled.weights == [1.5, 4.0]
+    again = Distiller(distiller.student, distiller.task, distiller.terms, relative=True)
+    again.load_state_dict(scaled.state_dict())
+    assert (again.weights, again.needs_scales) == ([1.5, 4.0], False)
 
 
 @pytest.mark.parametrize("config", [replace(BOTH, alpha=0.0, beta=0.0), DistillationConfig()])

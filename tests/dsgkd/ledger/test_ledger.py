@@ -442,6 +442,22 @@ def test_a_file_of_another_version_is_refused_and_says_what_to_do(
     assert "\n" not in str(caught.value)
 
 
+def test_files_from_before_a_column_was_added_are_read_beside_newer_ones(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for table, column in (("metrics", "share"), ("trials", "stuck")):
+        ledger.write(table, [{**KEY, "attempt": 1}], "old")
+        file = tmp_path / table / "old.parquet"
+        pq.write_table(pq.read_table(file).drop_columns([column]), file)
+    ledger.write("metrics", [{**KEY, "attempt": 2, "share": {"ce": 0.25, "hidden": 0.75}}], "new")
+    ledger.write("trials", [{**KEY, "attempt": 2, "stuck": True}], "new")
+
+    metrics, trials = frames([ledger], "metrics"), frames([ledger], "trials")
+
+    assert metrics.share_hidden.tolist() == pytest.approx([np.nan, 0.75], nan_ok=True)
+    assert trials.stuck.isna().tolist() == [True, False]
+    assert trials.stuck[1]
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1 this is no Parquet file PAR1"])
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, content: bytes) -> None:
     ledger = Ledger(tmp_path)

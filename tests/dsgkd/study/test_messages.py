@@ -23,6 +23,8 @@ from dsgkd.study.messages import (
             best_epoch=1,
             best_objective=0.4,
             raw={"ce": 1.5},
+            share={"ce": 1.0},
+            stuck=False,
         ),
         TrialFinished(measured={"test": {"auroc": 0.5}}, peak_rss_mb=3.0),
         TrialFailed(reason="no data"),

@@ -15,6 +15,7 @@ from sklearn.metrics import (
 from dsgkd.ledger.measures import improvement
 from dsgkd.tasks.measures import (
     MEASURES,
+    auroc_by_chance,
     expected_calibration_error,
     f1_threshold,
     measures,
@@ -166,3 +167,27 @@ def test_better_is_larger_after_the_sign_is_set(measure: str) -> None:
     direction = MEASURES[measure]
     assert improvement(good, direction) > improvement(bad, direction)
     assert improvement(improvement(good, direction), direction) == good
+
+
+@pytest.mark.parametrize("counts", [(30, 30), (50, 10), (20, 20, 20)])
+def test_scores_without_information_exceed_chance_once_in_forty_samples_or_less(
+    counts: tuple[int, ...],
+) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    score = np.random.default_rng(0).random((4000, len(labels), len(counts)))  # of each class
+    pairs = [
+        score[:, labels == k, k][:, :, None] > score[:, labels != k, k][:, None]
+        for k in range(1 if len(counts) == 2 else 0, len(counts))
+    ]
+    found = np.mean([pair.mean((1, 2)) for pair in pairs], axis=0)
+
+    exceeding = (found > auroc_by_chance(counts)).mean()
+
+    assert exceeding < 0.031
+    assert exceeding > 0.019 or len(counts) > 2
+
+
+def test_what_chance_reaches_is_the_mann_whitney_variance_computed_by_hand() -> None:
+    assert auroc_by_chance([30, 10]) == pytest.approx(0.5 + 1.96 * (41 / 3600) ** 0.5, abs=1e-5)
+    assert auroc_by_chance([30, 10, 0]) == auroc_by_chance([30, 10])
+    assert np.isnan(auroc_by_chance([30, 0]))

@@ -117,3 +117,18 @@ def test_the_test_split_is_measured_with_what_was_fitted_on_validation(
     assert set(test.measured) == {*MEASURES, "threshold"}
     assert test.measured["threshold"] == fitted["threshold"]
     assert test.predicted.shape == (9, 2)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_only_predictions_that_know_something_are_better_than_chance(
+    trained: OpenRun, classes: int
+) -> None:
+    labels = np.arange(40) % classes
+    texts = replace(trained.validation.take(np.zeros(40, np.int64)), labels=labels)
+    right = np.eye(classes, dtype=np.float32)[labels]
+
+    assert not Classification().at_chance(right, texts)
+    assert Classification().at_chance(1 - right, texts)
+    assert Classification().at_chance(np.full_like(right, 1 / classes), texts)
+    # One class only: nobody can tell.
+    assert not Classification().at_chance(right, replace(texts, labels=np.zeros_like(labels)))

@@ -15,6 +15,7 @@ from dsgkd.alignment.batch import Batch
 from dsgkd.data.sources import SEALED, SPLITS, DataConfig
 from dsgkd.errors import InputError
 from dsgkd.storage.checkpoint import Checkpoints, load_state, save_state
+from dsgkd.tasks import Classification
 from dsgkd.tasks.measures import measures
 from dsgkd.training import loop
 from dsgkd.training.config import RunConfig, paper_preset
@@ -297,6 +298,37 @@ def test_early_stopping_counts_on_after_an_interruption(
     first.close()
 
     assert [result.epoch for result in train(open_run(config, cache), Checkpoints(tmp_path))] == [3]
+
+
+@pytest.mark.parametrize(
+    ("at_chance", "stuck_epoch", "stuck"),
+    [
+        ([True, True, True], 2, [None, True, True]),
+        ([True, True, False], 2, [None, True, False]),  # it got away later
+        ([False, True, True], 2, [None, False, False]),
+        ([True, True, True], 9, [None, None, True]),  # the last epoch is judged
+        ([True, True, True], 0, [None, None, None]),
+    ],
+)
+def test_a_run_is_stuck_until_an_epoch_is_better_than_chance(
+    make_config: MakeConfig,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_chance: list[bool],
+    stuck_epoch: int,
+    stuck: list[bool | None],
+) -> None:
+    told = iter(at_chance)
+    monkeypatch.setattr(Classification, "at_chance", lambda *_: next(told))
+    config = make_config(selection={"stuck_epoch": stuck_epoch, "stop_when_stale": ()})
+    first = train(open_run(config, cache), Checkpoints(tmp_path))
+    before = [next(first)]
+    first.close()
+
+    results = before + list(train(open_run(config, cache), Checkpoints(tmp_path)))
+
+    assert [result.stuck for result in results] == stuck
 
 
 def test_without_measures_to_stop_on_every_epoch_is_trained(
