@@ -43,9 +43,18 @@ class HeadroomCommand:
     """Print one line of JSON."""
 
 
-_UNASKED = ("task", "selection", "links", "splits", "seed", "optimisation", "transfer.mix")
+_UNASKED = ("task", "selection", "links", "splits", "seed", "optimisation", "adaptation")
 HIDDEN = frozenset(
-    {f"run.{name}" for name in (*_UNASKED, "transfer.sampler", "student.head", "student.dropout")}
+    {
+        f"run.{name}"
+        for name in (
+            *_UNASKED,
+            "transfer.mix",
+            "transfer.sampler",
+            "student.head",
+            "student.dropout",
+        )
+    }
     | {
         f"run.distillation.{name}"
         for name in (

@@ -106,7 +106,7 @@ def _plain(row: Row) -> dict[str, Any]:
         "model": row.model or None,
         "layer": row.layer,
         "labels": row.labels,
-        "words": row.words,
+        "familiarity": row.words,
         "notes": row.notes,
         "measure": "auroc",
     }

@@ -127,7 +127,8 @@ def student_states(run: RunConfig, texts: EncodedTexts, cache: Path) -> dict[Sta
     """
     device, autocast = where_to_run(run)
     reference = model_reference(run.student.model, cache)
-    student = new_student(run.student, reference, 2, attention_for(device))
+    plain = replace(run.student, head="mean")  # any head will do: only the encoder is read
+    student = new_student(plain, reference, 2, attention_for(device))
     encoder = encoder_of(student).eval().to(device)
     collate = Collator(run.distillation.max_transfer_words, own_words=True)
     parts: dict[str, list[Array]] = {STUDENT_TOKENS: [], STUDENT_WORDS: []}

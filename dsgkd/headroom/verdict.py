@@ -83,11 +83,11 @@ def _sentence(teacher: str, finding: Finding, row: Row, random: Row, worth: floa
 
 def figure(value: float) -> str:
     """Return a share with three digits and no leading zero: .045, -.004."""
-    return f"{value:.3f}".replace("0.", ".", 1)
+    return f"{round(value, 3) + 0.0:.3f}".replace("0.", ".", 1)  # -.000 is .000
 
 
 def _signed(value: float) -> str:
-    return figure(value) if value < 0 else f"+{figure(value)}"
+    return figure(value) if round(value, 3) < 0 else f"+{figure(value)}"
 
 
 def unsigned(interval: Interval) -> str:
@@ -99,4 +99,6 @@ def unsigned(interval: Interval) -> str:
 
 def signed(interval: Interval) -> str:
     """Return `+.045 [.030, .060]`; a dash where nothing was measured."""
-    return unsigned(interval) if not interval.value >= 0 else f"+{unsigned(interval)}"
+    if not interval.is_defined or round(interval.value, 3) < 0:
+        return unsigned(interval)
+    return f"+{unsigned(interval)}"

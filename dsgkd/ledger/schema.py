@@ -137,7 +137,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
         model=pa.string(),  # whose states; null for words and text
         layer=pa.int64(),  # null: of several the one that each training fold has chosen
         labels=pa.int64(),  # training notes of a fold
-        words=pa.string(),  # which notes: all, or familiar, rare, unseen by their words
+        familiarity=pa.string(),  # which notes: all, or familiar, rare, unseen by their words
         notes=pa.int64(),  # how many are predicted
         measure=pa.string(),
         value=pa.float64(),  # of these features alone, with the interval's ends
@@ -181,7 +181,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "state": frozenset({"running", "complete", "pruned", "failed", "preempted"}),
     "teacher_store": frozenset({"hit", "miss", "off"}),
     "split": frozenset({"train", "validation", "test"}),
-    "words": frozenset({"all", "familiar", "rare", "unseen"}),
+    "familiarity": frozenset({"all", "familiar", "rare", "unseen"}),
     "finding": frozenset({"headroom", "small", "none", "unclear"}),
 }
 """Columns with a closed set of values."""

@@ -12,10 +12,10 @@ from dsgkd.errors import InputError
 from dsgkd.headroom.config import HeadroomConfig
 from dsgkd.headroom.crossvalidation import Fold, auroc, cut, familiarity, one_vs_rest, subsample
 from dsgkd.headroom.features import RANDOM, SHUFFLED, TEACHER, Material, Occurrences, StateName
-from dsgkd.headroom.intervals import beyond, corrected
+from dsgkd.headroom.intervals import Interval, beyond, corrected
 from dsgkd.headroom.logistic import fit, fit_stack, logits, rotated
 from dsgkd.headroom.measurement import measure
-from dsgkd.headroom.verdict import Verdict, verdicts
+from dsgkd.headroom.verdict import Verdict, signed, verdicts
 
 QUICK = HeadroomConfig(repeats=2, label_counts=(), penalties=(0.1, 1.0), random_teachers=2)
 
@@ -191,3 +191,9 @@ def test_more_than_two_classes_are_told_each_from_the_rest() -> None:
     measured = measure(replace(material, labels=labels), QUICK)
     assert measured.problems == 3
     assert 0.3 < measured.find("words").auroc.value < 1
+
+
+def test_figures_have_a_sign_and_no_leading_zero() -> None:
+    assert signed(Interval(0.045, -0.0301, 0.12)) == "+.045 [-.030, .120]"
+    assert signed(Interval(-0.0001, -0.02, 0.0)) == "+.000 [-.020, .000]"
+    assert signed(Interval(float("nan"), 0, 0)) == "-"
