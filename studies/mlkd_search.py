@@ -58,7 +58,7 @@ def study(asked: RunConfig) -> StudyConfig:
             cs_max_len=(8, 16, 32),
             mappings=("uniform", "last-1", "last-2", "first-1", "uniform+emb"),
         ),
-        pruning=PruningConfig(scheduler="asha", grace_epochs=3),
+        pruning=PruningConfig(scheduler="auto"),  # none below 20 trials a method
         confirmation=ConfirmationConfig(top=1, seeds=5, controls=("random",)),
     )
 

@@ -169,6 +169,11 @@ class StudyConfig:
         return {method: share + (index < rest) for index, method in enumerate(self.searched)}
 
     @property
+    def stopping(self) -> PruningConfig:
+        """When a search trial is stopped early, for as many trials as there are."""
+        return self.pruning.resolved(min(self.budgets.values()))
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The student and every teacher, each by itself."""
         wrong = [arm.teacher for arm in self.arms.values() if arm.teacher]

@@ -40,8 +40,12 @@ class Stage:
     """Trials that follow the same rules."""
 
     name: str
-    trials: Iterator[TrialSpec] = field(default_factory=lambda: iter(()))
-    """Asked for the next trial whenever there is room for one."""
+    trials: Iterator[TrialSpec | None] = field(default_factory=lambda: iter(()))
+    """Asked for the next trial whenever there is room for one; None: not before another one has
+    ended."""
+    known: bool = False
+    """Which trials there are does not depend on how others end: however many of them wait for
+    artefacts, the next one is asked for."""
     total: int = 0
     """Trials of the stage."""
     done: int = 0
@@ -50,6 +54,8 @@ class Stage:
     """Called in this order."""
     should_stop: Callable[[TrialSpec], bool] = lambda spec: False
     """Whether a trial's last score is too low to go on."""
+    rule: Callable[[], str] = lambda: ""
+    """By what rule trials are stopped, for people, where it was chosen on the way."""
     exceeded: Callable[[datetime], str | None] = lambda at: None
     """The limit of the study that is reached, if any; then the stage ends, to be resumed."""
     limit: str | None = None
@@ -70,7 +76,8 @@ class Dispatcher:
 
     Args:
         stages: each is asked for when the one before has no trial left or running.
-        concurrent: trials at a time; not more than so many wait for the same artefacts.
+        concurrent: trials at a time; of a stage whose trials depend on each other, not more than so
+            many wait for artefacts.
         made: names of the links whose artefacts are there.
         broken: name of a link that failed before -> why.
     """
@@ -113,7 +120,7 @@ class Dispatcher:
             self._ready.clear()
             self._waiting.clear()
             return None
-        while not self._ready and len(self._waiting) < self._concurrent:
+        while not self._ready and (self._stage.known or len(self._waiting) < self._concurrent):
             spec = next(self._stage.trials, None)
             if spec is None:
                 break
@@ -188,7 +195,9 @@ class Dispatcher:
         if epoch.finished:
             return False
         if spec.stage != LINK and self._stage.should_stop(spec):
-            self._end(attempt, "pruned", f"below the others after epoch {epoch.epoch}", at)
+            rule = self._stage.rule()
+            reason = f"below the others after epoch {epoch.epoch}" + (f"; {rule}" if rule else "")
+            self._end(attempt, "pruned", reason, at)
             return True
         self._check_limit(at)
         if self._stage.limit:

@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Container
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,10 +17,13 @@ from dsgkd.study.history import TrialHistory, close_lost, read_history
 from dsgkd.study.names import PublicNames
 from dsgkd.study.objectives import direction_of
 from dsgkd.study.preparation.environment import environment, hardware, lock_hash, versions
+from dsgkd.study.search.rungs import FirstRung
 from dsgkd.training.on_the_fly import model_reference
 
 PRIVATE = "study.json"
 """In the study's folder: its configuration with the paths of this machine."""
+_FIRST_RUNG = "first_rung"
+"""In the budget: the choice that early stopping has made."""
 
 
 class StudyManifest:
@@ -87,11 +91,23 @@ class StudyManifest:
         self._write_private()
         row, now = self._row(), self._asked_for()
         budget = dict(row["budget"])
-        earlier = budget.pop("earlier", [])
+        earlier, chosen = budget.pop("earlier", []), _chosen(budget)
         if budget != now["budget"]:
-            now["budget"] = now["budget"] | {"earlier": [*earlier, budget]}
+            now["budget"] = now["budget"] | {"earlier": [*earlier, budget]} | chosen
             now["models"] = row["models"] | now["models"]
             self.ledger.write("studies", [row | now], "study")
+
+    @property
+    def first_rung(self) -> FirstRung | None:
+        """The first rung that was chosen from curves; None: none was yet."""
+        chosen = (self._row()["budget"] or {}).get(_FIRST_RUNG)
+        return None if chosen is None else structure(FirstRung, chosen)
+
+    def note_first_rung(self, rung: FirstRung) -> None:
+        """Write down the first rung, so that the study goes on with the same one."""
+        row = self._row()
+        budget = row["budget"] | {_FIRST_RUNG: asdict(rung)}
+        self.ledger.write("studies", [row | {"budget": budget}], "study")
 
     def _write_private(self) -> None:
         """Write down where everything lies, beside the ledger, which does not say."""
@@ -164,6 +180,11 @@ class StudyManifest:
                 "controls": self.names.public(list(config.confirmation.controls)),
             },
         }
+
+
+def _chosen(budget: dict[str, Any]) -> dict[str, Any]:
+    """Take out of a budget what was chosen on the way, and return it."""
+    return {_FIRST_RUNG: budget.pop(_FIRST_RUNG)} if _FIRST_RUNG in budget else {}
 
 
 def _counts(notes: Notes) -> dict[str, Any]:

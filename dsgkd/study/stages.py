@@ -21,6 +21,7 @@ from dsgkd.study.messages import Charge, TrialEnded
 from dsgkd.study.names import restored
 from dsgkd.study.objectives import Constraint
 from dsgkd.study.search.pruning import PruningCallback
+from dsgkd.study.search.rungs import FirstRung
 from dsgkd.study.search.search import Search
 from dsgkd.study.spec import LINK, PlannedTrial, TrialSpec
 from dsgkd.study.status.status import read_status
@@ -105,7 +106,13 @@ class Stages:
     def _search_stage(self, search: Search, concurrent: int) -> Stage:
         config, past = self._config, self._manifest.past.values()
         searched = [trial for trial in past if trial.stage == "search"]
-        pruning = PruningCallback(config.pruning, config.run.optimisation.most_epochs, searched)
+        pruning = PruningCallback(
+            config.stopping,
+            config.run.optimisation.most_epochs,
+            searched,
+            self._manifest.first_rung,
+            self._note_first_rung,
+        )
         done = sum(trial.finished for trial in searched)
         # Kept of the budget, so that what is searched can also be confirmed.
         reserve = Reserve(runs_by_searched_method(config), searched, concurrent)
@@ -114,10 +121,15 @@ class Stages:
             self._searched(search, pruning),
             max(config.search.trials, done),
             done,
-            (search, pruning, reserve),
-            pruning.should_stop,
-            lambda at: self._budget.exceeded(at, reserve.expected()),
+            callbacks=(search, pruning, reserve),
+            should_stop=pruning.should_stop,
+            rule=lambda: str(pruning.rung or ""),
+            exceeded=lambda at: self._budget.exceeded(at, reserve.expected()),
         )
+
+    def _note_first_rung(self, rung: FirstRung) -> None:
+        self._manifest.note_first_rung(rung)
+        self._console.print(str(rung))
 
     def _searched(self, search: Search, pruning: PruningCallback) -> Iterator[TrialSpec]:
         """Yield what the search asks for, but for trials whose fate was already decided."""
@@ -189,7 +201,7 @@ class Stages:
         specs = [spec_of(self._config, self._manifest, one) for one in planned]
         todo = [spec for spec in specs if again or not self._manifest.is_done(spec.trial_id)]
         done = len(specs) - len(todo)
-        return Stage(name, iter(todo), len(specs), done, exceeded=self._budget.exceeded)
+        return Stage(name, iter(todo), len(specs), done, known=True, exceeded=self._budget.exceeded)
 
 
 def spec_of(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial) -> TrialSpec:

@@ -187,7 +187,10 @@ def study(folder: Path, trials: int) -> Clock:
             trial, by_method[method], RUN, {"teacher": "teacher"}, depths
         ),
     )
-    pruning, budget = PruningCallback(PruningConfig(), EPOCHS), BudgetConfig(max_hours=1_000.0)
+    pruning, budget = (
+        PruningCallback(PruningConfig("asha", 3), EPOCHS),
+        BudgetConfig(max_hours=1_000.0),
+    )
     account, reserve = BudgetCallback(budget), Reserve(dict.fromkeys(METHODS, 5), (), CPUS)
 
     def specs() -> Iterator[TrialSpec]:

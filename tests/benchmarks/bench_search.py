@@ -50,7 +50,7 @@ SPACE = SearchSpace(
     mappings=landscape.MAPPINGS,
 )
 TEACHERS = {name: name for name in DEPTHS if name != "student"}
-PRUNING = PruningConfig()
+PRUNING = PruningConfig("asha", grace_epochs=3)
 DRAWS = 10_000
 """Of the bootstrap."""
 

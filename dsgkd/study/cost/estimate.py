@@ -45,6 +45,11 @@ class StudyShape:
     teacher_bytes: int = 0
     """What they take, together."""
 
+    @property
+    def stopping(self) -> PruningConfig:
+        """When a search trial is stopped early, for as many trials as there are."""
+        return self.pruning.resolved(min(self.trials.values(), default=0))
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -89,10 +94,9 @@ def expected(estimate: Estimate, shape: StudyShape) -> CostByStage:
     The rungs see trials whose scores differ by a normal distribution and vary around it from epoch
     to epoch by half as much. Early stopping by the trials' own patience is not foreseen.
     """
-    draws = DRAWS if shape.pruning.scheduler != "none" else 1
-    searches = [
-        _played(estimate, shape, shape.trials, shape.pruning, seed) for seed in range(draws)
-    ]
+    pruning = shape.stopping
+    draws = DRAWS if pruning.scheduler != "none" else 1
+    searches = [_played(estimate, shape, shape.trials, pruning, seed) for seed in range(draws)]
     confirm, _ = _played(estimate, shape, shape.confirm, PruningConfig("none"), seed=0)
     search = Cost(
         fmean(spent.hours for spent, _ in searches),
@@ -152,7 +156,7 @@ def estimate_lines(estimate: Estimate, shape: StudyShape, price: float = 0.0) ->
     size = readable(disk_bytes(estimate, shape))
     sums.append(("disk", size, size))
     rule = (
-        f"{shape.pruning.scheduler} is expected to run {likely.share:.0%} of the search's epochs "
+        f"{shape.stopping.scheduler} is expected to run {likely.share:.0%} of the search's epochs "
         "(simulated with random curves)"
     )
     return [*_table(kinds), "", *_table(sums), rule]

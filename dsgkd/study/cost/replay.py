@@ -7,6 +7,7 @@ trials.
 """
 
 import math
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -85,7 +86,8 @@ def replay(
         )
     by_name = {curve.trial_id: curve for curve in curves}
     longest_run = max((len(curve.scores) for curve in curves), default=0)
-    stopper, tally = PruningCallback(pruning, longest_run), _Tally()
+    trials_each = min(Counter(curve.method for curve in curves).values(), default=0)
+    stopper, tally = PruningCallback(pruning.resolved(trials_each), longest_run), _Tally()
     trials = iter([_spec(curve) for curve in curves])
 
     def stages() -> Generator[Stage, None, None]:

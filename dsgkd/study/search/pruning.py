@@ -9,7 +9,10 @@ number an epoch, studies with several objectives can be pruned too, by the first
 
 import math
 import zlib
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
@@ -19,57 +22,128 @@ from dsgkd.study.callbacks.callback import TrialCallback
 from dsgkd.study.history import TrialHistory
 from dsgkd.study.messages import Charge, EpochFinished, TrialEnded
 from dsgkd.study.search.config import PruningConfig
+from dsgkd.study.search.rungs import CURVES, FirstRung, first_rung
 from dsgkd.study.spec import TrialSpec
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class PruningCallback(TrialCallback):
     """Stops trials early, those of each method among themselves.
 
+    Where the first rung is chosen from curves, no trial is stopped before it is, and then only
+    trials of methods of which `startup_trials` are whole.
+
     Args:
-        config: the rule.
+        config: the rule, without `auto`.
         epochs: the most that a trial may run.
         past: search trials from before this start of the study.
+        rung: the first rung, where it was chosen before.
+        on_choice: is told of it when it is chosen.
     """
 
     def __init__(
-        self, config: PruningConfig, epochs: int, past: Iterable[TrialHistory] = ()
+        self,
+        config: PruningConfig,
+        epochs: int,
+        past: Iterable[TrialHistory] = (),
+        rung: FirstRung | None = None,
+        on_choice: Callable[[FirstRung], None] = lambda rung: None,
     ) -> None:
-        self._config, self._epochs = config, epochs
+        self._config, self._epochs, self._on_choice = config, epochs, on_choice
+        self._chooses = config.grace_epochs == 0 and config.scheduler != "none"
+        self.rung = rung if self._chooses else None
+        """The first rung that was chosen from curves; None: none was, or not yet."""
+        self._record: dict[str, _Trial] = {}
         self._stoppers: dict[str, EarlyStopper] = {}
+        self._whole: dict[str, list[Sequence[float]]] = defaultdict(list)
         # Trials that were cut off come last: what is decided about them then knows all the others,
         # as it would have if the study had gone on.
-        for trial in sorted(past, key=lambda trial: not trial.finished):
-            stopper = self._of(trial.method)
+        for trial in sorted(past, key=_when_ended):
             for epoch, score in trial.scores.items():
-                stopper.report(trial.trial_id, epoch, score)
+                self._report(trial.trial_id, trial.method, epoch, score)
             if trial.finished:
-                stopper.end(trial.trial_id, trial.state)
-
-    def _of(self, method: str) -> "EarlyStopper":
-        if method not in self._stoppers:
-            self._stoppers[method] = EarlyStopper(self._config, self._epochs)
-        return self._stoppers[method]
+                self._end(trial.trial_id, trial.method, trial.state)
 
     def on_epoch(self, spec: TrialSpec, epoch: EpochFinished, charge: Charge) -> None:
         """Note a trial's score."""
         if spec.stage == "search":
-            self._of(spec.method).report(spec.trial_id, epoch.epoch, epoch.score)
+            self._report(spec.trial_id, spec.method, epoch.epoch, epoch.score)
 
     def on_end(self, spec: TrialSpec, end: TrialEnded) -> None:
         """Note that a trial is over."""
         if spec.stage == "search":
-            self._of(spec.method).end(spec.trial_id, end.state)
+            self._end(spec.trial_id, spec.method, end.state)
 
     def should_stop(self, spec: TrialSpec) -> bool:
         """Whether a trial's last score is too low to go on."""
-        return self._of(spec.method).should_stop(spec.trial_id)
+        stopper = self._of(spec.method)
+        if stopper is None:
+            return False
+        if self._chooses and len(self._whole[spec.method]) < self._config.startup_trials:
+            return False
+        return stopper.should_stop(spec.trial_id)
+
+    def _of(self, method: str) -> "EarlyStopper | None":
+        """Return what stops a method's trials; None: nothing does, or not yet."""
+        config = self._config
+        if self._chooses:
+            if self.rung is None or not self.rung.epoch:
+                return None
+            config = replace(config, grace_epochs=self.rung.epoch)
+        if method not in self._stoppers:
+            stopper = self._stoppers[method] = EarlyStopper(config, self._epochs)
+            # What was reported before the choice, as if it were reported now.
+            for trial_id, trial in self._record.items():
+                if trial.method == method:
+                    trial.tell(trial_id, stopper)
+        return self._stoppers[method]
+
+    def _report(self, trial_id: str, method: str, epoch: int, score: float) -> None:
+        if stopper := self._of(method):
+            stopper.report(trial_id, epoch, score)
+        trial = self._record.setdefault(trial_id, _Trial(method))
+        trial.scores.setdefault(epoch, score)
+
+    def _end(self, trial_id: str, method: str, state: str) -> None:
+        if stopper := self._of(method):
+            stopper.end(trial_id, state)
+        trial = self._record.setdefault(trial_id, _Trial(method))
+        trial.state = state
+        if state != "complete" or not trial.scores:
+            return
+        last = max(trial.scores)
+        self._whole[method].append([trial.scores.get(e, math.nan) for e in range(1, last + 1)])
+        if self._chooses and self.rung is None and sum(map(len, self._whole.values())) >= CURVES:
+            self.rung = first_rung(self._whole)
+            self._on_choice(self.rung)
+
+
+@dataclass
+class _Trial:
+    """What was reported of a trial."""
+
+    method: str
+    scores: dict[int, float] = field(default_factory=dict)
+    state: str = ""
+
+    def tell(self, trial_id: str, stopper: "EarlyStopper") -> None:
+        for epoch, score in self.scores.items():
+            stopper.report(trial_id, epoch, score)
+        if self.state:
+            stopper.end(trial_id, self.state)
+
+
+def _when_ended(trial: TrialHistory) -> tuple[bool, datetime, str]:
+    """Return what sorts trials by their end, those that are not over last."""
+    return not trial.finished, trial.row.get("ended_at") or _NEVER, trial.trial_id
 
 
 class EarlyStopper:
     """The reports of one method's trials, and what they say of each trial's chances.
 
     Args:
-        config: the rule.
+        config: the rule, without `auto` and with a first rung.
         epochs: the most that a trial may run.
     """
 

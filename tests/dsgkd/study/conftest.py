@@ -43,7 +43,7 @@ def study_in(make_config: Callable[..., RunConfig], zoo: Path):
             "teachers": (str(zoo / "teacher"),),
             "space": SearchSpace(mappings=("uniform", "last-1")),
             "search": SearchConfig(trials=3),
-            "pruning": PruningConfig(grace_epochs=1),
+            "pruning": PruningConfig("asha", grace_epochs=1),
             "confirmation": ConfirmationConfig(seeds=2),
             "cluster": ClusterConfig(max_concurrent=2),
             "estimate": False,

@@ -83,7 +83,7 @@ def test_a_whole_search_runs_on_a_simulated_clock(tmp_path):
         dict.fromkeys(names, 10),
         suggest,
     )
-    pruning = PruningCallback(PruningConfig(grace_epochs=1), 8)
+    pruning = PruningCallback(PruningConfig("asha", grace_epochs=1), 8)
 
     def asked():
         while (one := search.ask()) is not None:

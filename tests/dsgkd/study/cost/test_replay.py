@@ -185,7 +185,9 @@ def record():
 
 
 def test_the_table_compares_costs_and_regret(record):
-    lines = replay_lines(record, slots=(1, 4), price=4.0, spot_factor=0.25, draws=3)
+    lines = replay_lines(
+        record, PruningConfig("asha", 3), slots=(1, 4), price=4.0, spot_factor=0.25, draws=3
+    )
     assert max(map(len, lines)) <= 100
     title = lines[0].split()
     rows = [dict(zip(title, line.split())) for line in lines[1 : 1 + 2 * 4 * 3]]

@@ -102,7 +102,7 @@ def test_a_score_that_is_no_number_says_nothing():
 
 
 @pytest.mark.parametrize(
-    "change", [{"grace_epochs": 0}, {"reduction_factor": 1}, {"startup_trials": 0}]
+    "change", [{"grace_epochs": -1}, {"reduction_factor": 1}, {"startup_trials": 0}]
 )
 def test_bad_settings_are_input_errors(change):
     with pytest.raises(InputError):
