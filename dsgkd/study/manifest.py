@@ -101,7 +101,7 @@ class StudyManifest:
     def first_rung(self) -> FirstRung | None:
         """The first rung that was chosen from curves; None: none was yet."""
         chosen = (self._row()["budget"] or {}).get(_FIRST_RUNG)
-        return None if chosen is None else structure(FirstRung, chosen)
+        return None if chosen is None else FirstRung(**chosen)
 
     def note_first_rung(self, rung: FirstRung) -> None:
         """Write down the first rung, so that the study goes on with the same one."""

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 CURVES = 8
 """Whole curves, over all methods, from which the first rung is chosen. The choice is made once: what
-is whole later has survived the stopping, and such curves would make epochs look better than they
-are."""
+is whole later has survived the stopping, and would make epochs look better than they are."""
 CORRELATION = 0.7
 """Rank correlation with the end from which an epoch is taken to say how a trial ends."""
 
@@ -38,10 +37,9 @@ class FirstRung:
                 f"first rung: epoch {self.epoch}, whose ranks correlate by {self.correlation:.2f} "
                 f"with the end in {self.curves} whole curves"
             )
-        found = f"at best by {self.correlation:.2f}" if math.isfinite(self.correlation) else "by no"
         return (
             f"no early stopping: no epoch's ranks correlate by {CORRELATION} with the end in "
-            f"{self.curves} whole curves ({found})"
+            f"{self.curves} whole curves (at best by {self.correlation:.2f})"
         )
 
 
@@ -68,8 +66,7 @@ def first_rung(
     chosen = next((e for e, correlation in found.items() if correlation >= threshold), 0)
     if chosen:
         return FirstRung(chosen, found[chosen], count)
-    best = max(filter(math.isfinite, found.values()), default=math.nan)
-    return FirstRung(0, best, count)
+    return FirstRung(0, max(found.values(), default=0.0), count)
 
 
 def _best_so_far(curves: Sequence[Sequence[float]], last: int) -> NDArray[np.float64]:
@@ -82,11 +79,11 @@ def _best_so_far(curves: Sequence[Sequence[float]], last: int) -> NDArray[np.flo
 
 
 def _correlation(groups: Sequence[NDArray[np.float64]], epoch: int) -> float:
-    """Return the correlation of an epoch's ranks with the last one's; NaN where all are equal."""
+    """Return the correlation of an epoch's ranks with the last one's; 0 where all are equal."""
     now = np.concatenate([_centred_ranks(best[:, epoch - 1]) for best in groups])
     end = np.concatenate([_centred_ranks(best[:, -1]) for best in groups])
     scale = math.sqrt(float(now @ now) * float(end @ end))
-    return float(now @ end) / scale if scale else math.nan
+    return float(now @ end) / scale if scale else 0.0
 
 
 def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
