@@ -16,7 +16,7 @@ from dsgkd.errors import InputError
 from dsgkd.storage.location import Location
 from dsgkd.study.cost.budget import BudgetConfig
 from dsgkd.study.objectives import Constraint, check_name
-from dsgkd.study.search.arms import Arm, arms, teacher_names
+from dsgkd.study.search.arms import MASKED_LM, Arm, arms, is_adapted, teacher_names
 from dsgkd.study.search.config import ParameterPoint, PruningConfig, SearchConfig
 from dsgkd.study.search.space import SearchSpace
 from dsgkd.training.config import RunConfig
@@ -32,6 +32,9 @@ class ConfirmationConfig:
     """Fresh seeds of each configuration."""
     controls: tuple[Text, ...] = ("random",)
     """Of `random`, `shuffled` and `wrong-domain=MODEL`."""
+    masked_lm: bool = True
+    """Where students are adapted by their teacher first: also confirm a baseline that is adapted by
+    masked-language-model training on the same texts, with as many steps."""
     tune_controls: bool = True
     """Search the controls too, with as many trials as the others; else they are given the best
     configurations of distillation, which is a weaker control."""
@@ -154,7 +157,8 @@ class StudyConfig:
     @property
     def arms(self) -> dict[str, Arm]:
         """The methods that are compared, by name."""
-        return {arm.method: arm for arm in arms(self.confirmation.controls)}
+        adapted = self.confirmation.masked_lm and is_adapted(self.run)
+        return {arm.method: arm for arm in arms(self.confirmation.controls, adapted)}
 
     @property
     def searched(self) -> tuple[str, ...]:
@@ -164,9 +168,17 @@ class StudyConfig:
 
     @property
     def budgets(self) -> dict[str, int]:
-        """Method -> number of search trials; what cannot be divided goes to distillation first."""
-        share, rest = divmod(self.search.trials, len(self.searched))
-        return {method: share + (index < rest) for index, method in enumerate(self.searched)}
+        """Method -> number of search trials; what cannot be divided goes to distillation first.
+
+        Where masked-language-model training keeps the rates of plain fine-tuning, nothing is left
+        to search: it has a trial for each configuration that is confirmed.
+        """
+        settled = self.search.match_rates and not self.space.function and MASKED_LM in self.searched
+        open_ = [method for method in self.searched if not (settled and method == MASKED_LM)]
+        few = min(self.confirmation.top, self.search.trials // len(self.searched))
+        share, rest = divmod(self.search.trials - few * settled, len(open_))
+        found = {method: share + (index < rest) for index, method in enumerate(open_)}
+        return {method: found.get(method, few) for method in self.searched}
 
     @property
     def stopping(self) -> PruningConfig:
@@ -177,7 +189,7 @@ class StudyConfig:
     def models(self) -> tuple[str, ...]:
         """The student and every teacher, each by itself."""
         wrong = [arm.teacher for arm in self.arms.values() if arm.teacher]
-        links = [name for one in self.run.links for name in teacher_names(one.distillation.teacher)]
+        links = [name for one in self.run.chain for name in teacher_names(one.distillation.teacher)]
         found = (self.run.student.model, *self.single_teachers, *wrong, *links)
         return tuple(dict.fromkeys(found))
 

@@ -32,7 +32,7 @@ class PublicNames:
                 raise InputError(
                     f"model {public}", "two models are called so", "rename the folder of one"
                 )
-        transfers = [config.run.transfer, *(link.transfer for link in config.run.links)]
+        transfers = [config.run.transfer, *(link.transfer for link in config.run.chain)]
         files = [config.run.data.path]
         files += [name for one in transfers for name in (*one.unlabelled, one.glossary)]
         for name in filter(None, files):
@@ -81,7 +81,7 @@ def restored(row: Mapping[str, Any], config: StudyConfig) -> RunConfig:
             ),
         )
 
-    here = {link.name: link for link in ours.links}
+    here = {link.name: link for link in ours.chain}
     return replace(
         found(written, ours),
         data=ours.data,

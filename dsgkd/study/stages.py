@@ -131,9 +131,12 @@ class Stages:
         self._manifest.note_first_rung(rung)
         self._console.print(str(rung))
 
-    def _searched(self, search: Search, pruning: PruningCallback) -> Iterator[TrialSpec]:
+    def _searched(self, search: Search, pruning: PruningCallback) -> Iterator[TrialSpec | None]:
         """Yield what the search asks for, but for trials whose fate was already decided."""
-        while (candidate := search.ask()) is not None:
+        while (candidate := search.ask()) is not None or search.waits:
+            if candidate is None:
+                yield None
+                continue
             spec = spec_of(self._config, self._manifest, candidate)
             if pruning.should_stop(spec):
                 self._end_cut_off(search, pruning, spec)

@@ -40,7 +40,8 @@ from dsgkd.study.preparation.headroom import print_headroom
 from dsgkd.study.preparation.prepare import build_models, check_models, depths, prepare_notes
 from dsgkd.study.preparation.shared_cache import pull, share_key
 from dsgkd.study.preparation.teachers import StoredTeacherPlan, plan, store_teacher
-from dsgkd.study.search.arms import public_name
+from dsgkd.study.search.arms import PLAIN, public_name
+from dsgkd.study.search.config import ParameterPoint
 from dsgkd.study.search.search import Search
 from dsgkd.study.spec import LINK
 from dsgkd.study.stages import Outcome, Stages
@@ -317,7 +318,21 @@ class Study:
             config.initial_points,
             config.seed,
             self._manifest.past,
+            PLAIN if config.search.match_rates else "",
+            config.confirmation.top,
+            self._say_kept,
         )
+
+    def _say_kept(self, points: Sequence[ParameterPoint]) -> None:
+        for point in points:
+            self.console.print(f"best of {PLAIN}, kept by all: {_values(point)}")
+
+
+def _values(point: ParameterPoint) -> str:
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in point.items()
+    )
 
 
 def _describe(notes: Notes) -> str:

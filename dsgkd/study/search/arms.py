@@ -1,6 +1,10 @@
-"""The arms of a study: distillation, the baseline, and controls.
+"""The arms of a study: distillation, the baselines, and controls.
 
-A gain over the baseline alone is no evidence that knowledge of the domain moved. The controls
+    plain           fine-tuning alone
+    masked-lm       masked-language-model training on the texts, steps and batches with which the
+                    others are adapted by their teacher, then fine-tuning
+
+A gain over the baselines alone is no evidence that knowledge of the domain moved. The controls
 distil as well, from a teacher that cannot have that knowledge to give:
 
     random-teacher  the teacher's architecture with random weights
@@ -17,11 +21,12 @@ from dsgkd.distillation.config import DistillationConfig, TeacherWeights, split_
 from dsgkd.errors import InputError
 from dsgkd.ledger import without_paths
 from dsgkd.models.names import CORPUS_PREFIX
-from dsgkd.training.config import RunConfig
+from dsgkd.tasks.masked_lm import MaskedLanguageModel
+from dsgkd.training.config import AdaptationConfig, LinkConfig, RunConfig
 
 Role = Literal["method", "baseline", "control"]
 
-PLAIN, MLKD = "plain", "mlkd"
+PLAIN, MASKED_LM, MLKD = "plain", "masked-lm", "mlkd"
 RANDOM_TEACHER, SHUFFLED_WORDS, WRONG_DOMAIN = "random-teacher", "shuffled-words", "wrong-domain"
 CONTROLS = {"random": RANDOM_TEACHER, "shuffled": SHUFFLED_WORDS, "wrong-domain": WRONG_DOMAIN}
 """What the user writes -> name of the arm."""
@@ -34,6 +39,8 @@ class Arm:
     method: str
     role: Role
     distils: bool = True
+    adapts: bool = False
+    """Without a teacher, the student is adapted all the same: it learns to fill masks."""
     teacher: str = ""
     """The only teacher it has; empty: those of the study."""
     weights: TeacherWeights = "pretrained"
@@ -42,17 +49,31 @@ class Arm:
     def applied(self, run: RunConfig) -> RunConfig:
         """Return the run as this arm does it, and with it the runs before it that have a teacher.
 
-        Without a teacher, they are trained on the same texts all the same; but a run that only the
-        teacher trains is left out.
+        Without a teacher, the student is not adapted, or adapted to fill masks; other runs before
+        this one are trained on the same texts all the same.
         """
-        links = tuple(
-            replace(link, distillation=self._distillation(link.distillation))
-            if link.distillation.teacher
-            else link
-            for link in run.links
-            if self.distils or not link.task.idle
+        if self.distils:
+            links = tuple(map(self._link, run.links))
+            return replace(run, distillation=self._distillation(run.distillation), links=links)
+        adaptation = len(run.chain) - len(run.links)
+        links = []
+        for at, link in enumerate(run.chain):
+            without = replace(link, distillation=self._distillation(link.distillation))
+            if at >= adaptation and not link.task.idle:
+                links.append(without)
+            elif self.adapts:
+                links.append(replace(without, task=MaskedLanguageModel()))
+        return replace(
+            run,
+            distillation=self._distillation(run.distillation),
+            adaptation=AdaptationConfig(),
+            links=tuple(links),
         )
-        return replace(run, distillation=self._distillation(run.distillation), links=links)
+
+    def _link(self, link: LinkConfig) -> LinkConfig:
+        if not link.distillation.teacher:
+            return link
+        return replace(link, distillation=self._distillation(link.distillation))
 
     def _distillation(self, given: DistillationConfig) -> DistillationConfig:
         if not self.distils:
@@ -106,13 +127,25 @@ def control(text: str) -> Arm:
     )
 
 
-def arms(controls: Sequence[str]) -> tuple[Arm, ...]:
-    """Return distillation, the baseline and the controls, in the order of confirmation.
+def is_adapted(run: RunConfig) -> bool:
+    """Whether a run begins with one that a teacher alone trains, or another adaptation."""
+    return len(run.chain) > len(run.links) or any(link.task.idle for link in run.links)
+
+
+def arms(controls: Sequence[str], adapted: bool = False) -> tuple[Arm, ...]:
+    """Return distillation, the baselines and the controls, in the order of confirmation.
+
+    Args:
+        controls: what the user writes for each.
+        adapted: with a baseline that is adapted without a teacher.
 
     Raises:
         InputError: a control cannot be read, or is given twice.
     """
-    found = [Arm(MLKD, "method"), Arm(PLAIN, "baseline", distils=False), *map(control, controls)]
+    found = [Arm(MLKD, "method"), Arm(PLAIN, "baseline", distils=False)]
+    if adapted:
+        found.append(Arm(MASKED_LM, "baseline", distils=False, adapts=True))
+    found += map(control, controls)
     names = [arm.method for arm in found]
     if len(set(names)) < len(names):
         raise InputError("controls", "one is given twice", "give each once")

@@ -62,6 +62,11 @@ class SearchConfig:
     """Measures or costs beside the run's objective that are weighed against it."""
     constraints: tuple[Text, ...] = ()
     """Bounds such as recall>=0.9 that the best configuration has to keep to."""
+    match_rates: bool = True
+    """Search plain fine-tuning first, and keep its best values of what it draws (the learning
+    rates) for all other methods, which then search only what concerns their teachers: so methods do
+    not differ by the luck of a learning rate, and what is kept is the baseline's best. With
+    `confirm-top`, so many pairs of rates are kept, and each method is confirmed with each."""
     grid_points: Annotated[int, Ge(1), Le(1000)] = 3
     """Values that a grid takes of each range."""
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CURVES = 8
-"""Whole curves, over all methods, from which the first rung is chosen. The choice is made once: what
-is whole later has survived the stopping, and would make epochs look better than they are."""
+"""Whole curves, over all methods, from which the first rung is chosen. The choice is made once:
+what is whole later has survived the stopping, and would make epochs look better than they are."""
 CORRELATION = 0.7
 """Rank correlation with the end from which an epoch is taken to say how a trial ends."""
 

@@ -31,13 +31,28 @@ POPULATION = 16
 MOST_POINTS = 100_000
 
 
-def new_sampler(kind: Sampler, seed: int, constraints: Constraints | None = None) -> BaseSampler:
+def new_sampler(
+    kind: Sampler,
+    seed: int,
+    constraints: Constraints | None = None,
+    fixed: ParameterPoint | None = None,
+) -> BaseSampler:
     """Return a sampler that knows nothing but what it will read from the study.
 
     A search asks for a new one before every trial, seeded by the trial's number, so that what is
     drawn depends on the trials before and not on the process: a resumed study draws on as if it
     had never stopped. (CMA-ES and NSGA-II keep their state in the study by themselves.)
+
+    Args:
+        kind: its name.
+        seed: decides what is drawn.
+        constraints: says how far a trial violates each.
+        fixed: values that are not drawn.
     """
+    if fixed:
+        return optuna.samplers.PartialFixedSampler(
+            dict(fixed), new_sampler(kind, seed, constraints)
+        )
     if kind == "tpe":
         return optuna.samplers.TPESampler(
             seed=seed,
@@ -62,10 +77,17 @@ def new_sampler(kind: Sampler, seed: int, constraints: Constraints | None = None
     return optuna.samplers.RandomSampler(seed)  # also stands behind the points of a grid
 
 
-def grid(suggest: Suggest, method: str, per_range: int, seed: int) -> list[ParameterPoint]:
+def grid(
+    suggest: Suggest,
+    method: str,
+    per_range: int,
+    seed: int,
+    fixed: ParameterPoint | None = None,
+) -> list[ParameterPoint]:
     """Return every point of a space, each range cut into `per_range` values, in a seeded order.
 
-    The space may be conditional: what is asked for may depend on what was answered.
+    The space may be conditional: what is asked for may depend on what was answered. Names that are
+    fixed have one value.
 
     Raises:
         InputError: there are more than `MOST_POINTS`.
@@ -73,7 +95,7 @@ def grid(suggest: Suggest, method: str, per_range: int, seed: int) -> list[Param
     found: list[ParameterPoint] = []
     script: list[int] = []
     while True:
-        probe = _GridProbe(script, per_range)
+        probe = _GridProbe(script, per_range, fixed or {})
         suggest(probe, method)  # type: ignore[arg-type]
         found.append(probe.values)
         if len(found) > MOST_POINTS:
@@ -88,6 +110,13 @@ def grid(suggest: Suggest, method: str, per_range: int, seed: int) -> list[Param
             random.Random(seed).shuffle(found)
             return found
         script[-1] += 1
+
+
+def is_settled(suggest: Suggest, method: str, fixed: ParameterPoint) -> bool:
+    """Whether a method draws nothing but what is fixed."""
+    probe = _GridProbe((), 1, fixed)
+    suggest(probe, method)  # type: ignore[arg-type]
+    return not probe.taken
 
 
 def fitting(suggest: Suggest, method: str, wanted: ParameterPoint) -> ParameterPoint:
@@ -130,8 +159,9 @@ class _Probe(ABC):
 class _GridProbe(_Probe):
     """Answers by a script of positions, then with the first of everything."""
 
-    def __init__(self, script: Sequence[int], per_range: int) -> None:
+    def __init__(self, script: Sequence[int], per_range: int, fixed: ParameterPoint) -> None:
         super().__init__()
+        self.values.update(fixed)
         self._script, self._per_range = script, per_range
         self.taken: list[int] = []
         self.sizes: list[int] = []

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import json_to_distribution
@@ -56,8 +56,6 @@ class MethodStudies:
         self._name, self._methods, self._sampler = name, methods, sampler
         self._directions, self._constraints = directions, constraints
         self._names = list(directions)
-        self.interrupted: list[tuple[str, Trial]] = []
-        """Method and trial of what was asked for and is not finished."""
         backend = Journal(journal)
         try:
             self._open(backend, past)
@@ -71,7 +69,6 @@ class MethodStudies:
 
     def _open(self, backend: Journal, past: Sequence[TrialHistory]) -> None:
         storage = JournalStorage(backend)
-        self.interrupted.clear()
         directions: list[Literal["minimize", "maximize"]] = [
             "minimize" if direction == "minimise" else "maximize"
             for direction in self._directions.values()
@@ -93,10 +90,15 @@ class MethodStudies:
             ours = [trial for trial in past if trial.method == method]
             for trial in sorted(ours, key=lambda trial: number_of(trial.trial_id)):
                 self._reconcile(study, trial)
+
+    def interrupted(self) -> list[tuple[str, Trial]]:
+        """Return method and trial of what was asked for and is not finished."""
+        found = []
+        for method, study in self._studies.items():
             for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 study.sampler = self._sampler(method, frozen.number)
-                self.interrupted.append((method, Trial(study, frozen._trial_id)))
-        self.interrupted.sort(key=lambda one: one[1].number)
+                found.append((method, Trial(study, frozen._trial_id)))
+        return sorted(found, key=lambda one: one[1].number)
 
     def _reconcile(self, study: optuna.Study, past: TrialHistory) -> None:
         """Make Optuna's study say of one trial what the ledger says."""
@@ -187,13 +189,21 @@ class MethodStudies:
         # Optuna's samplers want finite numbers; a missing value is violated beyond doubt.
         return {"violations": [min(c.violation(values), 1e9) for c in self._constraints]}
 
-    def best(self, method: str, count: int) -> list[FrozenTrial]:
+    def best(
+        self, method: str, count: int | None = None, values: Mapping[str, Any] | None = None
+    ) -> list[FrozenTrial]:
         """Return the best complete trials of a method, best first.
 
         Those that violate a constraint are left out; of several objectives, the Pareto front is
         returned, in the order of the first.
+
+        Args:
+            method: its name.
+            count: trials at most; None: all.
+            values: that the trials have to have.
         """
         complete = self[method].get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        complete = [trial for trial in complete if has(trial, values or {})]
         kept = [t for t in complete if all(v <= 0 for v in t.user_attrs.get("violations", ()))]
         directions = self._directions.values()
         scores = {t.number: list(map(improvement, t.values, directions)) for t in kept}
@@ -212,6 +222,11 @@ def violations(frozen: FrozenTrial) -> Sequence[float]:
     """Return how far a trial violates its constraints; what samplers ask for."""
     found: Sequence[float] = frozen.user_attrs["violations"]
     return found
+
+
+def has(trial: FrozenTrial, values: Mapping[str, Any]) -> bool:
+    """Whether a trial has these values, of those that it draws."""
+    return all(trial.params.get(name, value) == value for name, value in values.items())
 
 
 def number_of(trial_id: str) -> int:

@@ -235,7 +235,7 @@ def read_status(ledger: Ledger, price_per_gpu_hour: float | None = None) -> Stud
         measure=study["objective"],
         direction=(study["measures"] or {}).get(study["objective"], "maximise"),
         epochs=budget.get("epochs") or max((line.epoch for line in lines), default=0),
-        total=_total(name, budget, lines),
+        total=_total(name, budget, len(study["arms"] or ()), lines),
         done=ended_trials(ours),
         trials=ours,
         worker_seconds=sum(line.worker_seconds for line in lines),
@@ -255,14 +255,15 @@ def _reading(row: Mapping[str, Any]) -> str:
     return f"{row['opened_at'].astimezone():%Y-%m-%d %H:%M}, {state}, {row['reason']}"
 
 
-def _total(stage: str, budget: Mapping[str, Any], lines: Sequence[TrialLine]) -> int | None:
+def _total(
+    stage: str, budget: Mapping[str, Any], arms: int, lines: Sequence[TrialLine]
+) -> int | None:
     """How many trials a stage has, as far as the ledger tells."""
     if stage == "test":
         confirmed = [line for line in lines if line.shown_in == "confirm"]
         return len({line.trial_id for line in confirmed if line.state == "complete"})
-    if stage == "confirm" and "controls" in budget:
-        methods = 2 + len(budget["controls"])  # with and without a teacher
-        total: int = budget["confirm_top"] * budget["confirm_seeds"] * methods
+    if stage == "confirm" and "confirm_top" in budget:
+        total: int = budget["confirm_top"] * budget["confirm_seeds"] * arms
         return total
     return budget.get("trials") if stage == "search" else None
 

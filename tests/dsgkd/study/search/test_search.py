@@ -46,17 +46,7 @@ class Lab:
             past = read_history(self.ledger, "auroc")
         share = (trials or self.config.trials) // len(self.methods)
         self.past = past
-        self.search = Search(
-            self.folder / "search.journal",
-            self.name,
-            self.config,
-            RUN,
-            dict.fromkeys(self.methods, share),
-            suggest,
-            initial_points,
-            self.seed,
-            past,
-        )
+        self.search = self.new_search(dict.fromkeys(self.methods, share), initial_points)
         self.pruning = PruningCallback(
             PruningConfig("asha", grace_epochs=1, reduction_factor=2), 4, past.values()
         )
@@ -64,6 +54,19 @@ class Lab:
         self.recorded = LedgerCallback(self.ledger, names)
         self.callbacks = (self.recorded, self.search, self.pruning)
         return self
+
+    def new_search(self, budgets, initial_points):
+        return Search(
+            self.folder / "search.journal",
+            self.name,
+            self.config,
+            RUN,
+            budgets,
+            suggest,
+            initial_points,
+            self.seed,
+            self.past,
+        )
 
     def ask(self):
         candidate = self.search.ask()
