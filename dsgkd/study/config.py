@@ -83,7 +83,8 @@ class StudyConfig:
     """Domain models to choose from; `a+b` are two that teach together."""
     space: SearchSpace = field(default_factory=SearchSpace)
     initial_points: tuple[ParameterPoint, ...] = ()
-    """Points that every method tries first, as far as they lie in the space."""
+    """Points that every method tries first, as far as they lie in the space. Without a search, they
+    are what is confirmed, the first as many as `confirm-top` says."""
     search: SearchConfig = field(default_factory=SearchConfig)
     pruning: PruningConfig = field(default_factory=PruningConfig)
     confirmation: ConfirmationConfig = field(default_factory=ConfirmationConfig)
@@ -108,9 +109,11 @@ class StudyConfig:
         if self.name == "cache":
             raise InputError("name", "'cache' is the folder of what studies share", "give another")
         searched = len(self.searched)
-        if self.search.trials < searched:
+        if 0 < self.search.trials < searched:
             raise InputError(
-                "trials", f"{self.search.trials} for {searched} methods", f"give {searched} or more"
+                "trials",
+                f"{self.search.trials} for {searched} methods",
+                f"give {searched} or more, or 0",
             )
         constrained = [Constraint.parse(text).name for text in self.search.constraints]
         for name in (*self.search.objectives, *constrained):
@@ -226,8 +229,15 @@ def check_same(stored: Mapping[str, Any], given: Mapping[str, Any], name: str) -
         InputError: names the first field that differs.
     """
     before, now = _leaves(stored), _leaves(given)
+    declared = not before.get("search.trials")
+    if declared != (not now.get("search.trials")):
+        begun, remedy = ("without", "--trials 0") if declared else ("with", "the same --trials")
+        raise InputError(
+            f"study {name}", f"it was begun {begun} a search", f"give {remedy}, or another --name"
+        )
     for key in sorted(before.keys() & now.keys()):  # a newer dsgkd may know more fields
         free = any(key == one or key.startswith(f"{one}.") for one in _FREE)
+        free &= not (declared and key == "initial_points")  # which are the question then
         if not free and before[key] != now[key]:
             raise InputError(
                 f"study {name}",

@@ -1,5 +1,7 @@
 """What is run after the search: the best configurations again, on seeds that it never used.
 
+Without a search, these are the configurations that were declared.
+
 All methods share these seeds, so that differences can be paired by seed.
 """
 
@@ -7,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import Protocol
 
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.history import TrialHistory
-from dsgkd.study.search.search import Search
 from dsgkd.study.spec import PlannedTrial
 
 FIRST_SEED = 1000
@@ -18,7 +20,15 @@ FIRST_SEED = 1000
 _ORDER = ("baseline", "method", "control")
 
 
-def confirmation(config: StudyConfig, search: Search) -> Iterator[PlannedTrial]:
+class Configurations(Protocol):
+    """Where the configurations come from that are confirmed."""
+
+    def best(self, method: str, count: int = 1) -> list[PlannedTrial]:
+        """Return the best of a method, best first."""
+        ...
+
+
+def confirmation(config: StudyConfig, search: Configurations) -> Iterator[PlannedTrial]:
     """Yield the runs of confirmation, seed by seed, the methods side by side."""
     best = winners(config, search)
     for index in range(config.confirmation.seeds):
@@ -40,7 +50,7 @@ def runs_by_searched_method(config: StudyConfig) -> Counter[str]:
     return runs
 
 
-def winners(config: StudyConfig, search: Search) -> dict[str, list[PlannedTrial]]:
+def winners(config: StudyConfig, search: Configurations) -> dict[str, list[PlannedTrial]]:
     """Return the configurations that are confirmed, by method, the baseline first.
 
     A control that was not searched is given the best configurations of distillation.

@@ -15,6 +15,7 @@ from dsgkd.study.config import StudyConfig
 from dsgkd.study.confirmation import confirmation, runs_by_searched_method, unread
 from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetCallback, Reserve
+from dsgkd.study.declared import Declared
 from dsgkd.study.dispatcher import Stage
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.messages import Charge, TrialEnded
@@ -65,11 +66,12 @@ class Stages:
         self._outcome, self._console, self._live = outcome, console, live
 
     def of(
-        self, search: Search, concurrent: int, callbacks: Sequence[TrialCallback]
+        self, source: Search | Declared, concurrent: int, callbacks: Sequence[TrialCallback]
     ) -> Generator[Stage, None, None]:
         """Yield the stages; what stands after a `yield` happens when that stage is over."""
-        yield from self._followed(self._search_stage(search, concurrent), callbacks)
-        planned = list(confirmation(self._config, search))
+        if isinstance(source, Search):
+            yield from self._followed(self._search_stage(source, concurrent), callbacks)
+        planned = list(confirmation(self._config, source))
         confirmed = {one.method for one in planned}
         for method in self._config.arms:
             if method not in confirmed and not self._outcome.limit:

@@ -9,14 +9,13 @@ study that was interrupted in any way goes on from there, and one that is finish
 """
 
 import os
-from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from dsgkd.data import identity
-from dsgkd.data.config import SEALED, SPLITS
+from dsgkd.data.config import SEALED
 from dsgkd.data.notes import Notes
 from dsgkd.distillation.config import TeacherStore, TeacherWeights
 from dsgkd.distillation.teachers.source import choose
@@ -34,7 +33,9 @@ from dsgkd.study.config import StudyConfig
 from dsgkd.study.console import Console
 from dsgkd.study.cost.budget import BudgetCallback
 from dsgkd.study.cost.plan import print_estimate, print_replays
+from dsgkd.study.declared import Declared
 from dsgkd.study.dispatcher import Dispatcher, Stage
+from dsgkd.study.lines import kept_line, notes_line, plan_line, stuck_lines
 from dsgkd.study.manifest import StudyManifest
 from dsgkd.study.preparation.headroom import print_headroom
 from dsgkd.study.preparation.prepare import build_models, check_models, depths, prepare_notes
@@ -86,8 +87,10 @@ class Study:
         config = self.config
         self._check_folder()
         notes = self._notes()
+        if not config.search.trials:
+            Declared(config, config.run)
         check_models(config.models, config.cache, config.run.world)
-        self.console.print(f"{notes.name}: {_describe(notes)}")
+        self.console.print(notes_line(notes))
 
     def run(self, callbacks: Sequence[TrialCallback] = ()) -> Outcome:
         """Run the study to its end; Ray must be initialised.
@@ -122,7 +125,7 @@ class Study:
         plans = self._plans(layers)
         run = self._choose_teachers(run, plans, concurrent)
         print_estimate(self.config, run, plans, concurrent, self.console)
-        if self._manifest.exists():
+        if self._manifest.exists() and self.config.search.trials:
             print_replays(self.config, self._manifest.ledger, self.console)
 
     def _run(self, callbacks: Sequence[TrialCallback]) -> None:
@@ -153,7 +156,7 @@ class Study:
         budget = BudgetCallback(config.budget, rows)
         stages = Stages(config, manifest, budget, self.outcome, console, self._live)
         dispatcher = Dispatcher(
-            self._kept(stages.of(self._search(run, layers), concurrent, callbacks)),
+            self._kept(stages.of(self._source(run, layers), concurrent, callbacks)),
             concurrent,
             *self._links(),
         )
@@ -163,14 +166,17 @@ class Study:
         else:
             backend = RayTrainBackend(cluster.resources, concurrent, scratch, self._steps)
         backend.run(dispatcher)
+        manifest.read()
+        for line in stuck_lines(manifest.past.values()):
+            console.warn(line)
 
     def _kept(self, stages: Generator[Stage, None, None]) -> Generator[Stage, None, None]:
         """Yield the stages; after each, put the search's journal where the study lies."""
-        location = self.config.location
+        location, searches = self.config.location, self.config.search.trials
         with closing(stages):
             for stage in stages:
                 yield stage
-                if location.is_remote:
+                if location.is_remote and searches:
                     location.upload(JOURNAL, self.config.scratch / JOURNAL)
             if location.is_remote:
                 location.delete_tree("tune")  # Ray Train's own files
@@ -210,14 +216,11 @@ class Study:
         for teacher in config.models[1:]:
             distillation = replace(run.distillation, teacher=teacher)
             prepare_notes(replace(run, distillation=distillation), config.cache, console)
-        shares = ", ".join(f"{share} {method}" for method, share in config.budgets.items())
-        seeds, top = config.confirmation.seeds, config.confirmation.top
-        console.print(
-            f"{config.search.trials} search trials ({shares}), then {seeds} fresh "
-            f"seed{'' if seeds == 1 else 's'} of the best {'' if top == 1 else f'{top} '}of each; "
-            f"{concurrent} at a time"
-        )
-        return run, depths(config.models, config.cache, run.world), concurrent
+        layers = depths(config.models, config.cache, run.world)
+        if not config.search.trials:
+            Declared(config, run).check(layers)
+        console.print(f"{plan_line(config)}; {concurrent} at a time")
+        return run, layers, concurrent
 
     # Before the first trial.
 
@@ -265,10 +268,11 @@ class Study:
     def _plans(self, layers: dict[str, int]) -> list[StoredTeacherPlan]:
         """Plan what may be asked of each teacher, and of its double with random weights."""
         config = self.config
+        space = config.space if config.search.trials else Declared(config, config.run).space
 
         def planned(teacher: str, weights: TeacherWeights) -> StoredTeacherPlan:
             return plan(
-                *(config.run, config.space, teacher, weights, layers),
+                *(config.run, space, teacher, weights, layers),
                 *(config.cache, config.teacher_store, config.shared_cache),
             )
 
@@ -301,8 +305,11 @@ class Study:
         use: TeacherStore = "stored" if stored else "live"
         return replace(run, distillation=replace(run.distillation, teacher_store=use))
 
-    def _search(self, run: RunConfig, layers: dict[str, int]) -> Search:
+    def _source(self, run: RunConfig, layers: dict[str, int]) -> Search | Declared:
+        """Return where the configurations come from that are confirmed."""
         config = self.config
+        if not config.search.trials:
+            return Declared(config, run)
 
         def suggest(trial: Any, method: str) -> RunConfig:
             return config.space.suggest(trial, config.arms[method], run, teachers, layers)
@@ -325,17 +332,4 @@ class Study:
 
     def _say_kept(self, points: Sequence[ParameterPoint]) -> None:
         for point in points:
-            self.console.print(f"best of {PLAIN}, kept by all: {_values(point)}")
-
-
-def _values(point: ParameterPoint) -> str:
-    return ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in point.items()
-    )
-
-
-def _describe(notes: Notes) -> str:
-    counts = Counter(notes.table["split"].to_pylist())
-    sizes = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS if counts[split])
-    return f"{len(notes.table):,} notes ({sizes}; test sealed), {len(notes.label_names)} classes"
+            self.console.print(kept_line(point))

@@ -24,6 +24,26 @@ NOISE = 0.5
 
 
 @dataclass(frozen=True)
+class LinkCost:
+    """A link of a recipe that is made for several trials."""
+
+    name: str
+    cost: MethodCost
+    """Of one; it keeps its student, and its checkpoints go."""
+    epochs: int
+    """Of one, at most."""
+    search: int
+    """So many are made for the search."""
+    confirm: int
+    """So many are made for the confirmation."""
+
+    @property
+    def seconds(self) -> float:
+        """Of one."""
+        return _around(self.cost) + self.epochs * self.cost.epoch_seconds
+
+
+@dataclass(frozen=True)
 class StudyShape:
     """How much of everything a study has."""
 
@@ -44,6 +64,7 @@ class StudyShape:
     """Teachers that are stored before the search."""
     teacher_bytes: int = 0
     """What they take, together."""
+    links: Sequence[LinkCost] = ()
 
     @property
     def stopping(self) -> PruningConfig:
@@ -76,6 +97,8 @@ class CostByStage:
     """What a budget has to keep for the confirmation."""
     share: float
     """Of the search's epochs that are run, in [0, 1]."""
+    links: Cost = field(default_factory=Cost)
+    """Of search and confirmation, what making links takes."""
 
     @property
     def total(self) -> Cost:
@@ -105,11 +128,16 @@ def expected(estimate: Estimate, shape: StudyShape) -> CostByStage:
     )
     most = max(1, sum(shape.trials.values()) * shape.epochs)
     share = fmean(epochs for _, epochs in searches) / most
-    return CostByStage(_storing(estimate, shape), search, confirm, share)
+    before = _linking(shape, [link.search for link in shape.links])
+    after = _linking(shape, [link.confirm for link in shape.links])
+    return CostByStage(
+        _storing(estimate, shape), search + before, confirm + after, share, before + after
+    )
 
 
 def disk_bytes(estimate: Estimate, shape: StudyShape) -> int:
-    """Return what stays on the disk: checkpoints, the confirmed students, the stored teachers.
+    """Return what stays on the disk: checkpoints, the confirmed students, those that links have
+    made, the stored teachers.
 
     A trial keeps two checkpoints, of its last and of its best epoch, whatever became of it.
     """
@@ -119,7 +147,8 @@ def disk_bytes(estimate: Estimate, shape: StudyShape) -> int:
         for method, count in counts.items()
     )
     models = sum(count * estimate.of(m).model_bytes for m, count in shape.confirm.items())
-    return checkpoints + models + shape.teacher_bytes
+    made = sum((link.search + link.confirm) * link.cost.model_bytes for link in shape.links)
+    return checkpoints + models + made + shape.teacher_bytes
 
 
 def estimate_lines(estimate: Estimate, shape: StudyShape, price: float = 0.0) -> list[str]:
@@ -142,6 +171,10 @@ def estimate_lines(estimate: Estimate, shape: StudyShape, price: float = 0.0) ->
             _around(cost) + shape.epochs * cost.epoch_seconds,
         )
         kinds.append((method, *map(_time, times)))
+    for link in shape.links:
+        count, cost = link.search + link.confirm, link.cost
+        times = (cost.opening_seconds, cost.step_seconds, cost.epoch_seconds, link.seconds)
+        kinds.append((f"{count} x {link.name}", *map(_time, times)))
     sums: list[tuple[str, ...]] = [("", "at most", "expected")]
     sums.append(("worker-hours", *(f"{each.total.worker_hours:.3g}" for each in (most, likely))))
     if shape.gpus:
@@ -153,13 +186,18 @@ def estimate_lines(estimate: Estimate, shape: StudyShape, price: float = 0.0) ->
     sums.append(
         ("  of which confirmation", *(f"{each.confirm.hours:.3g}" for each in (most, likely)))
     )
+    if shape.links:
+        sums.append(("  of which links", *(f"{each.links.hours:.3g}" for each in (most, likely))))
     size = readable(disk_bytes(estimate, shape))
     sums.append(("disk", size, size))
+    lines = [*_table(kinds), "", *_table(sums)]
+    if not any(shape.trials.values()):
+        return lines
     rule = (
         f"{shape.stopping.scheduler} is expected to run {likely.share:.0%} of the search's epochs "
         "(simulated with random curves)"
     )
-    return [*_table(kinds), "", *_table(sums), rule]
+    return [*lines, rule]
 
 
 def _played(
@@ -196,6 +234,13 @@ def _played(
 def _around(cost: MethodCost) -> float:
     """Return the seconds of a trial outside its epochs: opening, and the last predictions."""
     return cost.opening_seconds + cost.evaluation_seconds
+
+
+def _linking(shape: StudyShape, counts: Sequence[int]) -> Cost:
+    """Return what it takes to make links; as many at a time as there are trials."""
+    hours = sum(count * link.seconds for link, count in zip(shape.links, counts)) / 3600
+    workers = hours * shape.workers
+    return Cost(hours / shape.concurrent, workers, workers * shape.gpus)
 
 
 def _storing(estimate: Estimate, shape: StudyShape) -> Cost:

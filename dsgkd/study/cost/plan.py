@@ -7,13 +7,15 @@ from dsgkd.ledger import Ledger
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.console import Console
 from dsgkd.study.cost.curves import curves
-from dsgkd.study.cost.estimate import Estimate, StudyShape, estimate_lines
+from dsgkd.study.cost.estimate import Estimate, LinkCost, StudyShape, estimate_lines
+from dsgkd.study.cost.links import plan_links
 from dsgkd.study.cost.profile import time_methods
 from dsgkd.study.cost.replay_table import replay_lines
 from dsgkd.study.history import read_history
 from dsgkd.study.objectives import direction_of
 from dsgkd.study.preparation.teachers import StoredTeacherPlan
 from dsgkd.training.config import RunConfig
+from dsgkd.training.recipe import links_of
 
 
 def print_estimate(
@@ -36,9 +38,11 @@ def print_estimate(
     given = replace(run, distillation=teacher)
     arms = [arm for arm in config.arms.values() if arm.role != "control"]
     timed = {arm.method: arm.applied(given) for arm in arms}
+    links = plan_links(config, given)
+    alone = {repr(link.alone): links_of(link.alone, config.cache)[0].run for link in links}
     cluster, confirmation = config.cluster, config.confirmation
     costs = time_methods(
-        *(timed, config.cache, config.teacher_store, cluster.resources),
+        *(timed | alone, config.cache, config.teacher_store, cluster.resources),
         *(cluster.workers_per_trial, config.shared_cache),
     )
     stored = plans if run.distillation.teacher_store == "stored" else ()
@@ -52,8 +56,13 @@ def print_estimate(
         pruning=config.pruning,
         teachers=len(stored),
         teacher_bytes=sum(plan.size() for plan in stored),
+        links=[
+            LinkCost(link.name, costs[repr(link.alone)], link.epochs, link.search, link.confirm)
+            for link in links
+        ],
     )
-    for line in estimate_lines(Estimate(costs), shape, config.budget.price_per_gpu_hour):
+    methods = {method: costs[method] for method in timed}
+    for line in estimate_lines(Estimate(methods), shape, config.budget.price_per_gpu_hour):
         console.print(line)
 
 

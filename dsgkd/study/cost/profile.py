@@ -29,7 +29,7 @@ from dsgkd.storage.checkpoint import Checkpoints
 from dsgkd.storage.location import Location
 from dsgkd.study.preparation.shared_cache import pull
 from dsgkd.study.preparation.tasks import collect
-from dsgkd.training.config import RunConfig
+from dsgkd.training.config import AdaptationConfig, RunConfig
 from dsgkd.training.evaluation import predict
 from dsgkd.training.loop import BEST, LAST, new_optimizer, take_step
 from dsgkd.training.opening import OpenRun, open_run, teacher_sources
@@ -138,7 +138,7 @@ def time_run(
         InputError: the run cannot be opened.
     """
     store, started = store or StoreConfig(), time.perf_counter()
-    live = replace(config, links=())
+    live = replace(config, links=(), adaptation=AdaptationConfig())
     live = replace(live, distillation=replace(config.distillation, teacher_store="live"))
     run = open_run(live, cache, store)
     opening = time.perf_counter() - started
@@ -162,13 +162,21 @@ def time_run(
     return MethodCost(
         opening_seconds=opening,
         step_seconds=step,
-        steps=run.sampler().steps,
+        steps=_steps(run),
         evaluation_seconds=evaluation / workers,
         saving_seconds=saving,
         checkpoint_bytes=last_bytes + model_bytes,
         model_bytes=model_bytes,
         storing_seconds=sum(seconds for _, seconds in stored),
     )
+
+
+def _steps(run: OpenRun) -> int:
+    """Return the steps from one evaluation to the next."""
+    optimisation = run.config.optimisation
+    if optimisation.steps:
+        return -(-optimisation.steps // optimisation.epochs)
+    return run.sampler().steps
 
 
 def _batches(run: OpenRun, workers: int) -> list[Batch]:

@@ -52,8 +52,9 @@ class PruningConfig:
 class SearchConfig:
     """How the space is searched."""
 
-    trials: Count = 12
-    """Search trials in all; may be raised later."""
+    trials: Whole = 12
+    """Search trials in all; may be raised later. 0: no search; the study's run, or its initial
+    points, are confirmed as they are."""
     sampler: Sampler = "tpe"
     """`tpe` (multivariate, grouped), `random`, `grid`, `cma-es`, `gp`, or `nsga2`."""
     equal: Literal["trials", "seconds"] = "trials"

@@ -37,6 +37,39 @@ def point_of(run: RunConfig) -> dict[str, Any]:
     }
 
 
+def at_point(run: RunConfig, point: Mapping[str, Any], teachers: Mapping[str, str]) -> RunConfig:
+    """Return a run with values by the names under which a space searches them.
+
+    Args:
+        run: what the point says nothing of.
+        point: searched name -> value, as `point_of` gives them, or `teacher`.
+        teachers: name that a point may give -> the model.
+
+    Raises:
+        InputError: a name or a value cannot be used.
+    """
+    values = dict(point)
+    distillation, optimisation = {}, {}
+    for name, value in values.items():
+        if name in ("encoder_lr", "classifier_lr"):
+            optimisation[name] = value
+        elif name in ("alpha", "beta", "mapping"):
+            distillation[name] = value
+        elif name == "cs_max_len":
+            distillation["max_transfer_words"] = value
+        elif name == "teacher" and value in teachers:
+            distillation["teacher"] = teachers[value]
+        else:
+            known = ", ".join([*point_of(run), "teacher"])
+            what = f"'{name}' = {value!r} means nothing without a search"
+            raise InputError("initial_points", what, f"give {known} alone")
+    return replace(
+        run,
+        distillation=replace(run.distillation, **distillation),
+        optimisation=replace(run.optimisation, **optimisation),
+    )
+
+
 @config
 class SearchSpace:
     """Ranges of the searched values. Plain fine-tuning draws the learning rates only."""

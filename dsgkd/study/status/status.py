@@ -47,6 +47,8 @@ class TrialLine:
     shown_in: str
     """The stage that it is run in: links in that of the trials that need them, controls beside the
     confirmation."""
+    stuck: bool = False
+    """It never left the chance level."""
 
     @property
     def seconds(self) -> float:
@@ -227,7 +229,8 @@ def read_status(ledger: Ledger, price_per_gpu_hour: float | None = None) -> Stud
     if price_per_gpu_hour is None:
         price_per_gpu_hour = configuration.get("budget", {}).get("price_per_gpu_hour") or 0.0
     lines = lines_of(rows)
-    name = lines[-1].shown_in if lines else "search"
+    first = "confirm" if budget.get("trials") == 0 else "search"
+    name = lines[-1].shown_in if lines else first
     ours = tuple(line for line in lines if line.shown_in == name)
     stage = StageStatus(
         study=study["name"] or study["study_id"],
@@ -303,4 +306,5 @@ def _line(row: Mapping[str, Any], shown_in: str, is_last: bool) -> TrialLine:
         ended=row["ended_at"],
         reason=row["reason"] or "",
         shown_in=shown_in,
+        stuck=bool(row.get("stuck")),
     )

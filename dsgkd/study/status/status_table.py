@@ -148,7 +148,7 @@ class StatusTable:
         return {
             "trial": [line.trial_id for line in lines],
             "stage": [line.stage for line in lines],
-            "state": [line.state for line in lines],
+            "state": [line.state + ", stuck" * line.stuck for line in lines],
             "parameters": ["" for _ in lines],
             "epoch": ["-" if test else f"{line.epoch}/{status.epochs}" for line in lines],
             "best": ["-" if line.best is None else f"{line.best:.3f}" for line in lines],
