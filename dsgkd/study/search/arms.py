@@ -58,7 +58,7 @@ class Arm:
         adaptation = len(run.chain) - len(run.links)
         links = []
         for at, link in enumerate(run.chain):
-            without = replace(link, distillation=self._distillation(link.distillation))
+            without = self._link(link)
             if at >= adaptation and not link.task.idle:
                 links.append(without)
             elif self.adapts:
@@ -71,6 +71,7 @@ class Arm:
         )
 
     def _link(self, link: LinkConfig) -> LinkConfig:
+        """Return a link as this arm does it; without a teacher it is the same in all arms."""
         if not link.distillation.teacher:
             return link
         return replace(link, distillation=self._distillation(link.distillation))

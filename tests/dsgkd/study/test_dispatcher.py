@@ -177,6 +177,13 @@ def test_a_hopeless_trial_is_pruned():
     assert len(rig.heard.events) == 3
 
 
+def test_the_reason_says_by_which_rule_a_trial_was_pruned():
+    rig = Rig(["a"])
+    rig.stages[0].should_stop, rig.stages[0].rule = lambda spec: True, lambda: "first rung: epoch 3"
+    rig.epoch(rig.start(), 3)
+    assert rig.heard.ends[-1][3] == "below the others after epoch 3; first rung: epoch 3"
+
+
 def test_a_trial_that_has_finished_its_last_epoch_is_complete_whatever_its_score():
     rig = Rig(["a"])
     rig.stages[0].should_stop = lambda spec: True
@@ -288,6 +295,35 @@ def test_no_more_trials_are_asked_for_than_run_at_a_time():
     assert asked == ["a", "b"]
     rig.finish(made)
     assert rig.start().trial_id == "a"
+
+
+def test_of_trials_that_are_known_beforehand_any_number_waits():
+    """The links of the next seed are made while that of the first is: no slot is idle."""
+    first, second = link("link-1"), link("link-2")
+    rig = Rig(
+        [*(spec_of(name, [first]) for name in "abcd"), spec_of("e", [second]), "f"], concurrent=3
+    )
+    rig.stages[0].known = True
+    assert [rig.start().trial_id for _ in range(3)] == ["link-1", "link-2", "f"]
+    assert rig.start() is None
+
+
+def test_a_stage_can_have_nothing_to_run_until_another_trial_has_ended():
+    over = []
+
+    def trials():
+        yield spec_of("a")
+        while not over:
+            yield None
+        yield spec_of("b")
+
+    rig = Rig([], ["c"])
+    rig.stages[0].trials = trials()
+    a = rig.start()
+    assert rig.start() is None
+    over.append(a)
+    rig.finish(a)
+    assert [rig.start().trial_id, rig.start()] == ["b", None]
 
 
 def test_a_link_that_fails_fails_those_that_need_it_with_one_reason():

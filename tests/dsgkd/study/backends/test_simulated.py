@@ -117,3 +117,32 @@ def test_a_dispatcher_that_waits_for_nobody_is_an_error_and_no_hang():
 
     with pytest.raises(RuntimeError, match="nobody runs"):
         SimulatedBackend(None, 1).run(Waiting())
+
+
+def test_links_of_confirmation_are_no_barrier():
+    """Four seeds of three arms, one of which has no link."""
+    specs = []
+    for seed in range(4):
+        links = {
+            arm: make_spec(stage="link", trial_id=f"link-{arm}-{seed}", method=arm, key="k")
+            for arm in ("mlkd", "random-teacher")
+        }
+        for arm in ("plain", "mlkd", "random-teacher"):
+            needs = (links[arm],) if arm in links else ()
+            name = f"confirm-{arm}-000-{seed:03d}"
+            specs.append(make_spec(stage="confirm", trial_id=name, method=arm, needs=needs))
+    begun = []
+
+    def curve_of(spec):
+        begun.append(spec.trial_id)
+        return Curve("", spec.method, (0.5,) * 2, (HOUR,) * 2, whole=True)
+
+    stage = Stage("confirm", iter(specs), total=len(specs), known=True)
+    backend = SimulatedBackend(curve_of, 4)
+    backend.run(Dispatcher(one_stage(stage), 4))
+    assert sorted(begun) == sorted({*begun})  # nothing is made twice
+    assert len(begun) == 12 + 8
+    # Every slot works until the last links are made; then two runs are left.
+    assert backend.seconds == (-(-(12 + 8 - 2) // 4) + 1) * 2 * HOUR
+    # The first seed's runs go on before the last one's link is made.
+    assert begun.index("confirm-mlkd-000-000") < begun.index("link-random-teacher-3")

@@ -5,6 +5,7 @@ import pytest
 from dsgkd.study.cost.budget import Cost
 from dsgkd.study.cost.estimate import (
     Estimate,
+    LinkCost,
     StudyShape,
     at_most,
     disk_bytes,
@@ -77,3 +78,25 @@ def test_the_lines_give_hours_money_and_disk():
     assert "none is expected to run 100%" in lines[-1]
     without = estimate_lines(ESTIMATE, replace(shape, gpus=0.0), price=3.0)
     assert not any(line.startswith(("cost", "GPU")) for line in without)
+
+
+def test_links_are_paid_by_the_stage_that_needs_them_and_keep_their_students():
+    # An epoch of an hour, twice, and 20 s of last predictions.
+    link = LinkCost("adapt (mlkd)", PLAIN, epochs=2, search=3, confirm=5)
+    without = StudyShape({"mlkd": 4}, 3, {"mlkd": 2}, 2, workers=2, gpus=0.5)
+    shape = replace(without, links=[link])
+    one = 2 + 20 / 3600
+    before, after = at_most(ESTIMATE, without), at_most(ESTIMATE, shape)
+    assert after.search.worker_hours - before.search.worker_hours == pytest.approx(3 * 2 * one)
+    assert after.confirm.hours - before.confirm.hours == pytest.approx(5 / 2 * one)
+    assert after.links.gpu_hours == pytest.approx(8 * one)
+    assert disk_bytes(ESTIMATE, shape) == disk_bytes(ESTIMATE, without) + 8 * 100
+    lines = estimate_lines(ESTIMATE, shape)
+    assert any(line.startswith("8 x adapt (mlkd)") and line.endswith("2.01 h") for line in lines)
+    assert any(line.startswith("  of which links") for line in lines)
+
+
+def test_a_study_without_a_search_is_not_said_to_stop_trials():
+    shape = StudyShape({"mlkd": 0}, 3, {"mlkd": 2})
+    assert at_most(ESTIMATE, shape).search == Cost()
+    assert not any("expected to run" in line for line in estimate_lines(ESTIMATE, shape))

@@ -44,6 +44,7 @@ def ledger(tmp_path: Path) -> Ledger:
         "created_at": NOW,
         "objective": "auroc",
         "measures": {"auroc": "maximise", "brier": "minimise"},
+        "arms": {"plain": {}, "mlkd": {}, "random-teacher": {}},
         "configuration": {"budget": {"price_per_gpu_hour": 2.0}},
         "budget": {
             **{"trials": 9, "epochs": EPOCHS, "confirm_top": 2, "confirm_seeds": 5},
