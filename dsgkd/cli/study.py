@@ -57,7 +57,8 @@ class StudyCommand:
     study: StudyConfig
     first: Text = "base;paper"
     """Points that every method tries first, separated by semicolons: base, paper, or values such as
-    alpha=3,beta=0."""
+    alpha=3,beta=0. With no search (--trials 0) the first of them, or as many as --confirm-top says,
+    are confirmed as they are."""
     plan: bool = False
     """Train nothing: say what the study will cost and, where it has run before, what other clusters
     and schedulers would have cost and found."""
