@@ -43,9 +43,6 @@ class Stage:
     trials: Iterator[TrialSpec | None] = field(default_factory=lambda: iter(()))
     """Asked for the next trial whenever there is room for one; None: not before another one has
     ended."""
-    known: bool = False
-    """Which trials there are does not depend on how others end: however many of them wait for
-    artefacts, the next one is asked for."""
     total: int = 0
     """Trials of the stage."""
     done: int = 0
@@ -58,6 +55,9 @@ class Stage:
     """By what rule trials are stopped, for people, where it was chosen on the way."""
     exceeded: Callable[[datetime], str | None] = lambda at: None
     """The limit of the study that is reached, if any; then the stage ends, to be resumed."""
+    known: bool = False
+    """Which trials there are does not depend on how others end: however many of them wait for
+    artefacts, the next one is asked for."""
     limit: str | None = None
     """The limit that was reached; set by the dispatcher."""
 

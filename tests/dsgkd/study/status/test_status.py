@@ -17,7 +17,7 @@ from dsgkd.ledger import Ledger
 from dsgkd.study.callbacks.ledger import LedgerCallback
 from dsgkd.study.callbacks.progress import StatusCallback
 from dsgkd.study.status.hyperparameters import settings_of
-from dsgkd.study.status.status import StageStatus, TrialLine, read_status
+from dsgkd.study.status.status import StageStatus, TrialLine, lines_of, read_status
 from dsgkd.study.status.status_table import WIDTH, duration, fitting, heading, hours, plain, table
 from dsgkd.study.test_access import TestAccess
 
@@ -320,3 +320,19 @@ def test_reading_a_status_needs_neither_torch_nor_ray():
     code = f"import {module}, sys; print(*{{'torch', 'ray', 'sklearn'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_run_that_never_left_the_chance_level_is_shown_as_stuck():
+    row = {
+        "trial_id": "confirm-plain-000-000",
+        **{"attempt": 1, "stage": "confirm", "state": "complete", "method": "plain"},
+        **{"configuration": {}, "epochs_done": 3, "objective": 0.5, "workers": 1},
+        **{"worker_seconds": 1.0, "gpu_seconds": 0.0, "started_at": NOW, "ended_at": NOW},
+        "reason": None,
+    }
+    for stuck, state in ((True, "complete, stuck"), (None, "complete"), (False, "complete")):
+        lines = lines_of([row | {"stuck": stuck}])
+        status = replace(EMPTY, stage="confirm", trials=lines)
+        (shown,) = [line for line in plain(status).splitlines() if "confirm-plain" in line]
+        assert state in shown
+        assert ("stuck" in shown) == bool(stuck)
