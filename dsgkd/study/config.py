@@ -16,7 +16,7 @@ from dsgkd.errors import InputError
 from dsgkd.storage.location import Location
 from dsgkd.study.cost.budget import BudgetConfig
 from dsgkd.study.objectives import Constraint, check_name
-from dsgkd.study.search.arms import MASKED_LM, Arm, arms, is_adapted, teacher_names
+from dsgkd.study.search.arms import MASKED_LM, Arm, arms, teacher_names
 from dsgkd.study.search.config import ParameterPoint, PruningConfig, SearchConfig
 from dsgkd.study.search.space import SearchSpace
 from dsgkd.training.config import RunConfig
@@ -160,7 +160,7 @@ class StudyConfig:
     @property
     def arms(self) -> dict[str, Arm]:
         """The methods that are compared, by name."""
-        adapted = self.confirmation.masked_lm and is_adapted(self.run)
+        adapted = self.confirmation.masked_lm and self.run.adaptation.steps > 0
         return {arm.method: arm for arm in arms(self.confirmation.controls, adapted)}
 
     @property

@@ -187,7 +187,7 @@ class RunConfig:
         link = LinkConfig(
             "adapt",
             task,
-            self.distillation,
+            self._alone if task.idle else self.distillation,
             replace(self.transfer, mix=adapt.mix or self.transfer.mix),
             replace(
                 self.optimisation,
@@ -203,6 +203,14 @@ class RunConfig:
             adapt.patience,
         )
         return (link, *self.links)
+
+    @property
+    def _alone(self) -> DistillationConfig:
+        """The terms as they train without a task, where only their proportions count."""
+        given = self.distillation
+        if given.beta or given.terms or not given.alpha:
+            return given
+        return replace(given, alpha=1.0, weights="raw")
 
 
 def paper_preset(run: RunConfig) -> RunConfig:

@@ -21,7 +21,6 @@ from dsgkd.distillation.config import DistillationConfig, TeacherWeights, split_
 from dsgkd.errors import InputError
 from dsgkd.ledger import without_paths
 from dsgkd.models.names import CORPUS_PREFIX
-from dsgkd.tasks.masked_lm import MaskedLanguageModel
 from dsgkd.training.config import AdaptationConfig, LinkConfig, RunConfig
 
 Role = Literal["method", "baseline", "control"]
@@ -49,25 +48,20 @@ class Arm:
     def applied(self, run: RunConfig) -> RunConfig:
         """Return the run as this arm does it, and with it the runs before it that have a teacher.
 
-        Without a teacher, the student is not adapted, or adapted to fill masks; other runs before
-        this one are trained on the same texts all the same.
+        Without a teacher, the student is not adapted, or adapted to fill masks. Other runs before
+        this one are trained on the same texts all the same, unless only the teacher trains them.
         """
-        if self.distils:
-            links = tuple(map(self._link, run.links))
-            return replace(run, distillation=self._distillation(run.distillation), links=links)
-        adaptation = len(run.chain) - len(run.links)
-        links = []
-        for at, link in enumerate(run.chain):
-            without = self._link(link)
-            if at >= adaptation and not link.task.idle:
-                links.append(without)
-            elif self.adapts:
-                links.append(replace(without, task=MaskedLanguageModel()))
+        adaptation, links = run.adaptation, run.links
+        if not self.distils:
+            links = tuple(link for link in links if not link.task.idle)
+            adaptation = (
+                replace(adaptation, task="masked_lm") if self.adapts else AdaptationConfig()
+            )
         return replace(
             run,
             distillation=self._distillation(run.distillation),
-            adaptation=AdaptationConfig(),
-            links=tuple(links),
+            adaptation=adaptation,
+            links=tuple(map(self._link, links)),
         )
 
     def _link(self, link: LinkConfig) -> LinkConfig:
@@ -126,11 +120,6 @@ def control(text: str) -> Arm:
         weights="random" if name == "random" else "pretrained",
         shuffled=name == "shuffled",
     )
-
-
-def is_adapted(run: RunConfig) -> bool:
-    """Whether a run begins with one that a teacher alone trains, or another adaptation."""
-    return len(run.chain) > len(run.links) or any(link.task.idle for link in run.links)
 
 
 def arms(controls: Sequence[str], adapted: bool = False) -> tuple[Arm, ...]:
