@@ -82,7 +82,8 @@ def run(arguments: list[str]) -> None:
             print(line)
 
     open_table(flags.run.data, flags.run.world, cache, OPEN)  # before anything takes time
-    build_missing([flags.run.student.model, *flags.teachers], cache, notify)
+    models = [flags.run.student.model, *flags.teachers]
+    build_missing(models, cache, flags.run.world, notify)
     found = check_headroom(flags.run, flags.teachers, flags.headroom, flags.store, cache, notify)
     if flags.json:
         print(json.dumps(as_json(found)))
