@@ -19,47 +19,100 @@ the difference between `mlkd` and the controls.
 """
 
 from dsgkd.cli.study import main
+from dsgkd.data.transfer_set import TransferConfig
 from dsgkd.distillation.config import DistillationConfig
 from dsgkd.models.config import StudentConfig
 from dsgkd.models.names import is_built_here
 from dsgkd.study.config import ConfirmationConfig, StudyConfig
 from dsgkd.study.search.config import PruningConfig, SearchConfig
 from dsgkd.study.search.space import SearchSpace
-from dsgkd.training.config import OptimisationConfig, RunConfig
+from dsgkd.training.config import (
+    AdaptationConfig,
+    OptimisationConfig,
+    RunConfig,
+    SelectionConfig,
+)
 
 
 def study(asked: RunConfig) -> StudyConfig:
     """Return the study, given the notes and the student that the flags ask for."""
-    own = bool(asked.data.path)
-    student = asked.student.model or ("kobert" if own else "tiny-ko")
+    return of_notes(asked) if asked.data.path else embedded()
+
+
+def of_notes(asked: RunConfig) -> StudyConfig:
+    """Return the study of a user's own notes: settings are searched for."""
+    student = asked.student.model or "kobert"
     small = is_built_here(student)  # pre-trained on the spot, and in want of larger steps
     return StudyConfig(
         name="mlkd",
         out="runs",
-        teachers=("cbert",) if own else ("tiny-en-med",),
+        teachers=("cbert",),
         run=RunConfig(
-            student=StudentConfig(student),
-            distillation=DistillationConfig(alpha=3.0),
-            optimisation=OptimisationConfig(  # the learning rates that every method tries first
-                epochs=10,
-                batch_size=8,
-                encoder_lr=1e-3 if small else 5e-5,
-                classifier_lr=3e-3,
+            student=StudentConfig(student, head="projected"),
+            distillation=DistillationConfig(alpha=1.0, weights="relative"),
+            adaptation=AdaptationConfig(
+                steps=1000, batch_size=32, lr=1e-3 if small else 5e-5, projection_lr=2e-3
+            ),
+            optimisation=OptimisationConfig(  # the learning rates that are tried first
+                epochs=8,
+                batch_size=16,
+                encoder_lr=3e-4 if small else 3e-5,
+                classifier_lr=1e-3,
                 projection_lr=2e-3,
+                probe=True,
             ),
             max_length=128,
         ),
-        search=SearchConfig(trials=12, sampler="tpe", equal="trials"),
+        search=SearchConfig(trials=12, sampler="tpe", match_rates=True),
         space=SearchSpace(
-            encoder_lr=(3e-4, 2e-3) if small else (1e-5, 2e-4),
-            classifier_lr=(3e-4, 1e-2),
-            alpha=(0.3, 10.0),
+            encoder_lr=(1e-4, 1e-3) if small else (1e-5, 1e-4),
+            classifier_lr=(3e-4, 3e-3),
+            alpha=(0.3, 10.0),  # 1: as strong as the task
             beta=(0.0, 0.0),  # the attention term is off unless --beta gives a range
             cs_max_len=(8, 16, 32),
-            mappings=("uniform", "last-1", "last-2", "first-1", "uniform+emb"),
+            mappings=("last-1", "last-2", "uniform"),
         ),
-        pruning=PruningConfig(scheduler="auto"),  # none below 20 trials a method
-        confirmation=ConfirmationConfig(top=1, seeds=5, controls=("random",)),
+        pruning=PruningConfig(scheduler="auto"),  # none below 20 trials of a method
+        confirmation=ConfirmationConfig(top=1, seeds=8, controls=("random", "shuffled")),
+    )
+
+
+def embedded() -> StudyConfig:
+    """Return the study of the synthetic world, with settings that were chosen in other worlds."""
+    return StudyConfig(
+        name="mlkd",
+        out="runs",
+        teachers=("tiny-en-med",),
+        run=RunConfig(
+            student=StudentConfig("tiny-ko", head="projected"),
+            transfer=TransferConfig(
+                unlabelled=("synthetic",),
+                glossary="synthetic",
+                mix="labelled=4,unlabelled=2,glossary=1",
+            ),
+            distillation=DistillationConfig(alpha=3.0, weights="relative", mapping="last-1"),
+            adaptation=AdaptationConfig(
+                steps=250,
+                mix="labelled=1,unlabelled=4,glossary=1",
+                batch_size=32,
+                lr=1e-3,
+                projection_lr=4e-3,
+            ),
+            optimisation=OptimisationConfig(
+                epochs=3,
+                batch_size=16,
+                encoder_lr=3e-4,
+                classifier_lr=1e-3,
+                projection_lr=2e-3,
+                probe=True,
+            ),
+            selection=SelectionConfig(stop_when_stale=()),
+            max_length=64,
+        ),
+        search=SearchConfig(trials=0),
+        confirmation=ConfirmationConfig(
+            seeds=8, controls=("random", "shuffled", "wrong-domain=tiny-en-tech")
+        ),
     )
 
 
