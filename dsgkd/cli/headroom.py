@@ -82,7 +82,7 @@ def run(arguments: list[str]) -> None:
             print(line)
 
     open_table(flags.run.data, flags.run.world, cache, OPEN)  # before anything takes time
-    build_missing([flags.run.student.model, *flags.teachers], cache, notify)
+    build_missing([flags.run.student.model, *flags.teachers], cache, flags.run.world, notify)
     found = check_headroom(flags.run, flags.teachers, flags.headroom, flags.store, cache, notify)
     if flags.json:
         print(json.dumps(as_json(found)))

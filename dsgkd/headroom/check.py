@@ -94,7 +94,7 @@ def check_headroom(
     )
     notify(f"headroom: {len(material.states) + 2} kinds of features, {config.folds} folds")
     measured = measure(material, config)
-    deep = depth(load_config(model_reference(run.student.model, cache)))
+    deep = depth(load_config(model_reference(run.student.model, cache, run.world)))
     return Headroom(measured, verdicts(measured, config.worth), deep)
 
 

@@ -126,7 +126,7 @@ def student_states(run: RunConfig, texts: EncodedTexts, cache: Path) -> dict[Sta
         InputError: the model cannot be used.
     """
     device, autocast = where_to_run(run)
-    reference = model_reference(run.student.model, cache)
+    reference = model_reference(run.student.model, cache, run.world)
     plain = replace(run.student, head="mean")  # any head will do: only the encoder is read
     student = new_student(plain, reference, 2, attention_for(device))
     encoder = encoder_of(student).eval().to(device)
