@@ -8,6 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from dsgkd.alignment.alignment import Alignment
+from dsgkd.alignment.substitution import Substitution
 from dsgkd.alignment.view import View
 from dsgkd.alignment.words import WordRule
 from dsgkd.data.ragged import Array
@@ -47,18 +48,22 @@ class EncodedTexts:
         rule: WordRule,
         cache: Path,
         source: str = "labelled",
+        substitutions: Sequence[Substitution] = (),
     ) -> "EncodedTexts":
         """Encode texts of one source.
 
         The student reads the text as it is written. A teacher, which has to know the words but
-        not the language around them, reads the words apart from letters attached to them.
+        not the language around them, reads the words apart from letters attached to them, or other
+        words in their place: `substitutions` has none or one for each teacher.
 
         Raises:
             InputError: as `dsgkd.alignment.view.encoded`.
         """
         own = View.of(notes, student, max_length, rule, cache)
+        read: Sequence[Substitution | None] = substitutions or [None] * len(teachers)
         others = tuple(
-            View.of(notes, teacher, max_length, rule, cache, separate=True) for teacher in teachers
+            View.of(notes, teacher, max_length, rule, cache, True, substitution)
+            for teacher, substitution in zip(teachers, read, strict=True)
         )
         table = notes.table
         return cls(

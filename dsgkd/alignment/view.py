@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dsgkd.alignment._spans import Meaningless, joined_spans, paper_spans, script_spans
 from dsgkd.alignment._tokens import Frame, Pieces, at_spaces, chunks, cut_for, tokenize
+from dsgkd.alignment.substitution import Substitution
 from dsgkd.alignment.words import WordRule, find_words, separated
 from dsgkd.data.ragged import Array, Ragged, list_array
 from dsgkd.data.sources import Notes, TextSource
@@ -26,6 +27,8 @@ from dsgkd.storage.stored_table import stored_table
 
 _FORMAT = 2
 """Version of what `encode` returns; part of the name under which it is stored."""
+_LONG_WORD = 512
+"""Tokens of a word at most."""
 _SCHEMA = pa.schema([(n, pa.list_(pa.int32())) for n in ("input_ids", "word_start", "word_end")])
 
 
@@ -106,12 +109,14 @@ def encoded(
     rule: WordRule,
     cache: Path,
     separate: bool = False,
+    substitution: Substitution | None = None,
 ) -> pa.Table:
     """Return what `encode` makes of the notes, computed once and stored below `cache`.
 
-    The file `cache/encodings/<content hash>.arrow` is written atomically, readable by its owner
-    only, and read back memory-mapped; a damaged one is computed anew. Processes may build the same
-    one at once.
+    With a substitution, it is what is read in place of the notes. The file
+    `cache/encodings/<content hash>.arrow` is written atomically, readable by its owner only, and
+    read back memory-mapped; a damaged one is computed anew. Processes may build the same one at
+    once.
 
     Raises:
         InputError: as `encode`, or the file cannot be written.
@@ -124,13 +129,22 @@ def encoded(
         rule.kind,
         rule.script if rule.kind == "script" else "",
         separate and rule.kind == "script",
+        *([substitution.fingerprint] if substitution else []),
     ]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
     def build() -> pa.Table:
-        return encode(notes.table["text"].to_pylist(), tokenizer, max_length, rule, separate)
+        texts = notes.table["text"].to_pylist()
+        texts = substitution.applied(texts) if substitution else texts
+        return encode(texts, tokenizer, max_length, rule, separate)
 
     return stored_table(Path(cache) / "encodings" / f"{name}.arrow", build)
+
+
+def knows(tokenizer: PreTrainedTokenizerBase, words: Sequence[str], rule: WordRule) -> list[bool]:
+    """Tell which words a model reads, each alone, without its unknown token."""
+    starts = encode(words, tokenizer, _LONG_WORD, rule)["word_start"]
+    return [bool(start >= 0) for start in Ragged.of_column(starts).flat()]
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -171,9 +185,10 @@ class View:
         rule: WordRule,
         cache: Path,
         separate: bool = False,
+        substitution: Substitution | None = None,
     ) -> "View":
         """Tokenise texts, or read what was tokenised before; arguments and errors as `encoded`."""
-        table = encoded(texts, tokenizer, max_length, rule, cache, separate)
+        table = encoded(texts, tokenizer, max_length, rule, cache, separate, substitution)
         return cls._of_table(table, tokenizer, max_length)
 
     @classmethod

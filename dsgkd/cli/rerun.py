@@ -120,7 +120,8 @@ class WrittenTrial:
 
     def store_for(self, folder: Path) -> StoreConfig:
         """Return where the teacher is stored: with the study's, unless nobody else asks for it."""
-        own = self.stage == "control" and self.run.distillation.teacher_weights == "random"
+        asked = self.run.distillation
+        own = self.stage == "control" and (asked.teacher_weights == "random" or asked.shuffled)
         return replace(self.store, folder=str(folder / "teacher")) if own else self.store
 
 

@@ -45,8 +45,8 @@ class DistillationConfig:
     teacher_weights: TeacherWeights = "pretrained"
     """`random`: the same architecture with random weights, the control that knows nothing."""
     shuffled: bool = False
-    """Each word is given another word's states: the control in which teacher and text do not fit
-    together."""
+    """Every word always gets the states of one other word: the control in which what the teacher
+    says of the words is consistent, and wrong."""
     hidden: Text = "projected"
     """Criterion on hidden states, weighted by alpha: projected, paper_hidden, or
     package.module:Class."""

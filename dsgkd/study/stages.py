@@ -222,8 +222,9 @@ def _spec(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial) -
     cluster, past = config.cluster, manifest.past.get(planned.trial_id)
     kept_in = planned.parent if planned.stage == "test" else planned.trial_id
     own_teacher, store = "", config.teacher_store
-    if config.arms[planned.method].weights == "random" and planned.stage == "control":
-        # Weights that no other trial has.
+    arm = config.arms[planned.method]
+    if (arm.weights == "random" or arm.shuffled) and planned.stage == "control":
+        # Weights, or partners of words, that no other trial has.
         own_teacher = str(config.scratch / "trials" / planned.trial_id / "teacher")
         store = replace(store, folder=own_teacher)
     return TrialSpec(

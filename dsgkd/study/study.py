@@ -266,13 +266,17 @@ class Study:
         return min(fitting, cluster.max_concurrent) if cluster.max_concurrent > 0 else fitting
 
     def _plans(self, layers: dict[str, int]) -> list[StoredTeacherPlan]:
-        """Plan what may be asked of each teacher, and of its double with random weights."""
+        """Plan what may be asked of each teacher, with random weights and on shuffled words too."""
         config = self.config
         space = config.space if config.search.trials else Declared(config, config.run).space
 
-        def planned(teacher: str, weights: TeacherWeights) -> StoredTeacherPlan:
+        def planned(
+            teacher: str, weights: TeacherWeights, shuffled: bool = False
+        ) -> StoredTeacherPlan:
+            distillation = replace(config.run.distillation, shuffled=shuffled)
+            run = replace(config.run, distillation=distillation)
             return plan(
-                *(config.run, space, teacher, weights, layers),
+                *(run, space, teacher, weights, layers),
                 *(config.cache, config.teacher_store, config.shared_cache),
             )
 
@@ -280,8 +284,11 @@ class Study:
         for method, arm in config.arms.items():
             if arm.teacher:
                 plans.append(planned(arm.teacher, "pretrained"))
-            if arm.weights == "random" and method in config.searched:
-                plans += [planned(teacher, "random") for teacher in config.single_teachers]
+            if (arm.weights == "random" or arm.shuffled) and method in config.searched:
+                plans += [
+                    planned(teacher, arm.weights, arm.shuffled)
+                    for teacher in config.single_teachers
+                ]
         return plans
 
     def _headroom(self) -> Headroom | None:
@@ -296,7 +303,7 @@ class Study:
     ) -> RunConfig:
         """Decide between stored and live teachers; return what trials have in common."""
         sizes = [one.size() for one in plans]
-        # Confirmation draws other random teachers, which are gone with their trial.
+        # Confirmation draws other random and shuffled teachers, which are gone with their trial.
         size = sum(sizes) + concurrent * max(sizes)
         stored, why = choose(
             run.distillation.teacher_store, size, self.config.teacher_store, is_short=False

@@ -1,6 +1,6 @@
 """Opening a run: texts are encoded, models loaded, teachers opened, criteria calibrated."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,7 +9,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from dsgkd.alignment.batch import Collator
+from dsgkd.alignment.substitution import Substitution, count_words
 from dsgkd.alignment.texts import EncodedTexts
+from dsgkd.alignment.view import knows
 from dsgkd.alignment.words import WordRule
 from dsgkd.data.identity import content_hash, id_key
 from dsgkd.data.sources import SEALED, SPLITS, DataConfig, Notes, read_notes
@@ -25,7 +27,6 @@ from dsgkd.data.unlabelled import TextSource, read_glossary, read_unlabelled
 from dsgkd.data.world import WorldConfig
 from dsgkd.distillation.distiller import Distiller, new_terms
 from dsgkd.distillation.store.shard_storage import StoreConfig
-from dsgkd.distillation.teachers.shuffled import ShuffledTeacher
 from dsgkd.distillation.teachers.source import (
     RunTeacher,
     TeacherSource,
@@ -158,7 +159,7 @@ def open_notes(config: RunConfig, cache: Path) -> EncodedTexts:
     references = tuple(model_reference(model, cache, config.world) for model in models)
     return _encoded_notes(
         *(config.data, config.world, config.splits, references),
-        *(config.max_length, config.words, cache),
+        *(config.max_length, config.words, cache, _substitutions(config, cache)),
     )
 
 
@@ -203,9 +204,11 @@ def _open_sources(config: RunConfig, cache: Path) -> list[EncodedTexts]:
     student, *teachers = (
         load_tokenizer(model_reference(model, cache, config.world)) for model in models
     )
+    substitutions = _substitutions(config, cache)
     return [
         EncodedTexts.of(
-            source, student, teachers, config.max_length, config.words, cache, source=name
+            *(source, student, teachers, config.max_length, config.words, cache),
+            *(name, substitutions),
         )
         for name, source in transfer_sources(config, cache).items()
     ]
@@ -220,10 +223,52 @@ def _encoded_notes(
     max_length: int,
     words: WordRule,
     cache: Path,
+    substitutions: tuple[Substitution, ...],
 ) -> EncodedTexts:
     notes = open_table(data, world, cache, splits)
     student, *teachers = map(load_tokenizer, references)
-    return EncodedTexts.of(notes, student, teachers, max_length, words, cache, source=LABELLED)
+    return EncodedTexts.of(
+        *(notes, student, teachers, max_length, words, cache, LABELLED, substitutions)
+    )
+
+
+def _substitutions(config: RunConfig, cache: Path) -> tuple[Substitution, ...]:
+    """Return what each teacher reads in place of its words, in the control of shuffled words.
+
+    Drawn by the run's seed among the words of the transfer set; no held-out text decides anything.
+    """
+    if not config.distillation.shuffled:
+        return ()
+    models = (config.student.model, *(choice.model for choice in config.distillation.choices))
+    student, *teachers = (model_reference(model, cache, config.world) for model in models)
+    return tuple(
+        _substitution(
+            *(config.data, config.world, config.splits, config.transfer, config.words),
+            *((student, teacher), config.seed, cache),
+        )
+        for teacher in teachers
+    )
+
+
+@lru_cache(maxsize=8)
+def _substitution(
+    data: DataConfig,
+    world: WorldConfig,
+    splits: tuple[str, ...],
+    transfer: TransferConfig,
+    words: WordRule,
+    references: tuple[str, ...],
+    seed: int,
+    cache: Path,
+) -> Substitution:
+    notes = open_table(data, world, cache, splits).only(("train",))
+    sources = _transfer_sources(transfer, data, world, cache).values()
+    tables = [notes.table, *(source.table for source in sources)]
+    counts = count_words((text for table in tables for text in table["text"].to_pylist()), words)
+    found = sorted(counts)
+    # Partners are known to the same models, so that as many words are transferred as without.
+    known = [knows(load_tokenizer(reference), found, words) for reference in references]
+    return Substitution.drawn(counts, dict(zip(found, zip(*known))), words, seed)
 
 
 def _distiller(
@@ -272,11 +317,6 @@ def _teachers(
         )
         for at, source in enumerate(teacher_sources(config, cache, device, autocast))
     ]
-    if config.distillation.shuffled:
-        opened = [
-            replace(teacher, provider=ShuffledTeacher(teacher.provider, config.seed))
-            for teacher in opened
-        ]
     return tuple(opened)
 
 

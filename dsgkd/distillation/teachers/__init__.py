@@ -1,1 +1,1 @@
-"""Teachers: live, stored, random, shuffled, several."""
+"""Teachers: live, stored, random, several."""

@@ -51,7 +51,8 @@ class StoredTeacherPlan:
         """The teacher, for people."""
         distillation = self.run.distillation
         random = " with random weights" if distillation.teacher_weights == "random" else ""
-        return PurePath(distillation.teacher).name + random
+        shuffled = " on shuffled words" if distillation.shuffled else ""
+        return PurePath(distillation.teacher).name + random + shuffled
 
     def texts(self) -> EncodedTexts:
         """Return the texts that trials are trained on."""

@@ -8,7 +8,7 @@ A gain over the baselines alone is no evidence that knowledge of the domain move
 distil as well, from a teacher that cannot have that knowledge to give:
 
     random-teacher  the teacher's architecture with random weights
-    shuffled-words  the teacher's own states, each given to another word
+    shuffled-words  the teacher's own states; every word always gets those of one other word
     wrong-domain    a teacher of another domain
 """
 

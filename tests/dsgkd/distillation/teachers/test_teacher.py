@@ -1,7 +1,6 @@
 """What must be true of a teacher, whether a model answers or a store."""
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -9,9 +8,6 @@ import numpy as np
 import pytest
 import torch
 from distilling import batches_of, distiller_of, losses_of
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import chisquare
 from transformers import AutoModelForSequenceClassification
 
 from dsgkd.alignment.batch import Pair
@@ -21,9 +17,8 @@ from dsgkd.distillation.store.populate import populate, words_needed
 from dsgkd.distillation.store.shard_storage import ShardStorage
 from dsgkd.distillation.store.state_kinds import kinds_of
 from dsgkd.distillation.store.states import MissingStates, States
-from dsgkd.distillation.teachers.shuffled import ShuffledTeacher, another
 from dsgkd.distillation.teachers.teacher import LiveTeacher, StoredTeacher, Teacher
-from dsgkd.models.taps import TapRequest, WordStates, forward_with_taps
+from dsgkd.models.taps import TapRequest, forward_with_taps
 from dsgkd.training.opening import open_notes
 
 REQUESTS = {
@@ -156,148 +151,6 @@ def test_the_losses_are_those_of_the_live_teacher(make_teacher, make_distiller, 
     for ours, live_losses in zip(*losses, strict=True):
         for name, loss in ours.items():
             torch.testing.assert_close(loss, live_losses[name], rtol=1e-3, atol=1e-6)
-
-
-def test_shuffled_states_are_the_live_teachers_shuffled_states(make_teacher, make_model, texts):
-    for kind, request in REQUESTS.items():
-        ours = ShuffledTeacher(make_teacher(request), 5)
-        live = ShuffledTeacher(LiveTeacher(make_model(), request), 5)
-        for pair in pairs_of(texts, same_length=kind == "positions"):
-            one, other = ours.word_states(pair), live.word_states(pair)
-            for layer in request.hidden_layers:
-                torch.testing.assert_close(one.hidden[layer], other.hidden[layer], **HALF)
-            for layer in request.attention_layers:
-                torch.testing.assert_close(one.attention[layer], other.attention[layer], **HALF)
-
-
-@dataclass(frozen=True)
-class _Says:
-    states: WordStates
-
-    def word_states(self, pair: Pair) -> WordStates:
-        return self.states
-
-
-def deal(pair: Pair, seed: int) -> torch.Tensor:
-    """Number the places for words, [batch, words], and return whose number each place gets."""
-    numbers = torch.arange(pair.mask.numel()).view(*pair.mask.shape, 1).float()
-    says = _Says(WordStates({0: numbers}, {}))
-    return ShuffledTeacher(says, seed).word_states(pair).hidden[0].squeeze(-1).long()
-
-
-def _rows(states: torch.Tensor) -> list[tuple[float, ...]]:
-    return [tuple(row) for row in states.flatten(1).tolist()]
-
-
-def test_every_word_has_the_state_of_another_and_no_state_is_lost(make_teacher, texts):
-    request = REQUESTS["words"]
-    teacher = make_teacher(request)
-    shuffled = ShuffledTeacher(teacher, 5)
-    moved = 0
-    for pair in pairs_of(texts):
-        plain, other, mask = teacher.word_states(pair), shuffled.word_states(pair), pair.mask
-        dealt, own = deal(pair, 5), torch.arange(mask.numel()).view(mask.shape)
-        assert mask.sum() == 1 or not (dealt == own)[mask].any()
-        assert sorted(dealt[mask].tolist()) == own[mask].tolist()
-        assert torch.equal(dealt[~mask], own[~mask])
-        for layer in request.hidden_layers:
-            assert torch.equal(
-                other.hidden[layer][mask], plain.hidden[layer].flatten(0, 1)[dealt[mask]]
-            )
-            assert not other.hidden[layer][~mask].any()
-            assert sorted(_rows(other.hidden[layer][mask])) == sorted(
-                _rows(plain.hidden[layer][mask])
-            )
-        for layer in request.attention_layers:
-            for text in range(len(mask)):
-                count = int(mask[text].sum())
-                before, after = (s.attention[layer][text].movedim(1, 0) for s in (plain, other))
-                assert sorted(_rows(before)) == sorted(_rows(after))
-                assert torch.equal(before[count:], after[count:])
-                if count == 1:
-                    assert torch.equal(before, after)
-                if count > 1:
-                    assert all(not torch.equal(b, a) for b, a in zip(before[:count], after[:count]))
-        moved += int(mask.sum())
-    assert moved > 30
-
-
-def test_a_batch_of_one_word_is_left_as_it_is(make_teacher, texts):
-    teacher = make_teacher(REQUESTS["words"])
-    alone = [pair for pair in pairs_of(texts, most=1, size=1) if pair.mask.any()]
-    assert len(alone) > 5
-    for pair in alone:
-        plain, other = teacher.word_states(pair), ShuffledTeacher(teacher, 5).word_states(pair)
-        assert torch.equal(plain.hidden[2], other.hidden[2])
-        assert torch.equal(plain.attention[1], other.attention[1])
-
-
-def test_who_gets_whose_state_follows_from_seed_and_batch(make_batch):
-    """So a resumed run meets the same, and other seeds and other epochs meet others."""
-    (pair,) = make_batch((5, 4, 3, 6)).pairs
-    backwards = replace(pair, keys=pair.keys.flip(0))
-    assert torch.equal(deal(pair, 1), deal(make_batch((5, 4, 3, 6)).pairs[0], 1))
-    seeds = (0, 1, 2, -1, 2**40)
-    outcomes = {
-        tuple(deal(one, seed).flatten().tolist()) for seed in seeds for one in (pair, backwards)
-    }
-    assert len(outcomes) == 10
-
-
-def test_copies_of_a_text_do_not_bring_a_word_its_own_state_back(make_batch):
-    (pair,) = make_batch((3, 3, 3)).pairs
-    dealt, own = (
-        deal(replace(pair, keys=torch.zeros_like(pair.keys)), 0),
-        torch.arange(9).view(3, 3),
-    )
-    assert not (dealt == own).any()
-    assert (dealt % 3 != own % 3).any()  # not merely the same word of another copy
-
-
-@given(
-    words=st.lists(st.integers(0, 6), min_size=1, max_size=6),
-    scores=st.lists(st.integers(0, 3) | st.integers(0, 2**62), min_size=36, max_size=36),
-)
-def test_the_words_of_a_row_form_one_ring(words, scores):
-    mask = torch.arange(6) < torch.tensor(words)[:, None]
-    sources = another(torch.tensor(scores).view(6, 6)[: len(words)], mask)
-    for count, row in zip(words, sources.tolist()):
-        assert row[count:] == list(range(count, 6))
-        at, met = 0, []
-        while count and at not in met:
-            met.append(at)
-            at = row[at]
-        assert sorted(met) == list(range(count))
-
-
-def test_every_ring_is_equally_likely(make_batch):
-    (pair,) = make_batch((2, 2)).pairs
-    rings = Counter(tuple(deal(pair, seed).flatten().tolist()) for seed in range(2400))
-    assert len(rings) == 6  # (4 - 1)! rings of four
-    assert chisquare(list(rings.values())).pvalue > 1e-4
-
-
-def test_a_shuffled_teacher_is_calibrated_on_and_teaches(make_teacher, make_distiller, texts):
-    distillers, totals = {}, dict.fromkeys((False, True), 0.0)
-    for shuffled in totals:
-        distiller, live = make_distiller()
-        distillers[shuffled] = distiller
-        teacher = make_teacher(live.request, live.model)
-        teacher = ShuffledTeacher(teacher, 5) if shuffled else teacher
-        distiller.calibrate(batches_of(texts), [teacher], 2000)
-        for batch in batches_of(texts):
-            losses = losses_of(distiller, [teacher], batch)
-            sum(losses.values()).backward()
-            totals[shuffled] += losses["hidden"].item()
-    real, control = (distillers[shuffled].terms[0].criterion for shuffled in (False, True))
-    # The same states, so the same mean and scale; but no plane goes through them and the words.
-    torch.testing.assert_close(control.teacher_mean, real.teacher_mean)
-    torch.testing.assert_close(control.teacher_scale, real.teacher_scale)
-    assert not torch.allclose(control.projections[0].weight, real.projections[0].weight)
-    assert totals[True] > totals[False] > 0
-    assert control.projections[1].bias.grad.abs().max() > 0
-    layer = distillers[True].student.bert.encoder.layer[0]
-    assert layer.attention.self.query.weight.grad.abs().max() > 0
 
 
 def test_bf16_changes_a_live_teacher_a_little(make_model, make_batch):
