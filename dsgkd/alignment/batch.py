@@ -88,6 +88,9 @@ class Pair(Movable):
     """Name of what the teacher reads of each text (`View.keys`): `[batch]` int64."""
     length: int
     """Tokens to which the student's texts are padded."""
+    names: Tensor | None = None
+    """Name of each word by the teacher's tokens (`View.word_names`): `[batch, words]` int64; None
+    where nobody asks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +127,8 @@ class Collator:
     """For each teacher, whether its tokens are read; a stored teacher needs none."""
     same_length: bool = False
     """Pad both models' texts to the longer of the two lengths."""
+    word_names: bool = False
+    """Name the words, for teachers that look them up by themselves."""
     pad_to: int | None = None
     """Pad every text to this length, rather than to the batch's longest rounded up to a multiple
     of 8, which never exceeds the texts' `max_length`."""
@@ -171,6 +176,14 @@ class Collator:
         mine = rows[self.rank :: self.world_size]
         spans = self._spans(alignment.words, rows)  # [batch, words, 5]
         mask = np.arange(spans.shape[1]) < alignment.words.lengths[mine][:, None]
+        names = None
+        if self.word_names and len(view.word_names.values):
+            every = view.word_names.take(mine)
+            # An absent word has position 0, also in a text without any.
+            places = np.minimum(
+                every.starts[:, None] + spans[..., 4].numpy(), len(every.values) - 1
+            )
+            names = torch.from_numpy(every.values[places])
         side = None
         if theirs is not None:
             side = _side(view.tokens.take(mine), view.pad, spans[..., 2:4], theirs)
@@ -181,6 +194,7 @@ class Collator:
             mask=torch.from_numpy(mask),
             keys=torch.from_numpy(view.keys[mine]),
             length=length,
+            names=names,
         )
 
 

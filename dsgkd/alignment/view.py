@@ -275,6 +275,8 @@ class View:
         # What is known already need not be computed anew.
         if "words" in vars(self):
             vars(taken)["words"] = self.words.take(rows)
+        if "word_names" in vars(self):
+            vars(taken)["word_names"] = self.word_names.take(rows)
         if "keys" in vars(self):
             vars(taken)["keys"] = self.keys[rows]
         return taken

@@ -6,13 +6,15 @@ from typing import Annotated, Literal, NamedTuple
 
 from annotated_types import Ge, Le
 
-from dsgkd.configuration import Count, Text, Weight, config
+from dsgkd.alignment.vocabulary import TERM
+from dsgkd.configuration import Count, Text, Weight, config, shown
 from dsgkd.distillation.mapping import LayerMapping
 from dsgkd.errors import InputError
 
 TeacherWeights = Literal["pretrained", "random"]
 TeacherStore = Literal["auto", "live", "stored"]
 Weights = Literal["raw", "relative"]
+TeacherStates = Literal["context", "prototypes"]
 
 _TEACHER = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)\*)?([^*]+)")
 
@@ -74,8 +76,23 @@ class DistillationConfig:
     """`stored`: the teacher reads every text once, and its states are kept; `live`: it reads
     every batch; `auto`: stored where it is worth it and fits the budget."""
 
+    teacher_states: TeacherStates = "context"
+    """`context`: a word's states in the text that the student reads; `prototypes`: its mean state
+    over sentences of the teacher's own language, the same in every text."""
+    prototype_corpus: Text = ""
+    """Where these sentences are: a file or folder of text; `own`: the text from which a teacher was
+    pre-trained here; empty: carrier sentences only."""
+    prototype_sentences: Count = 20
+    """Occurrences of a word in the corpus that a teacher reads at most."""
+    carriers: tuple[Text, ...] = ("The patient has {term}.", "History of {term}.", "{term}")
+    """Sentences for words that are not in the corpus."""
+
     def __post_init__(self) -> None:
         _ = self.choices, self.weighted
+        lacking = [sentence for sentence in self.carriers if TERM not in sentence]
+        if lacking or not self.carriers:
+            what = f"no {TERM} in {shown(lacking[0])}" if lacking else "none is given"
+            raise InputError("carriers", what, f"write such as 'The patient has {TERM}.'")
 
     @property
     def choices(self) -> tuple[TeacherChoice, ...]:

@@ -392,4 +392,11 @@ def _deciding(config: RunConfig) -> RunConfig:
         unlabelled=("",) * bool(transfer.unlabelled),
         glossary="glossary" * bool(transfer.glossary),
     )
-    return replace(config, data=replace(config.data, path=""), transfer=named, splits=SEALED)
+    corpus = "corpus" * bool(config.distillation.prototype_corpus)
+    return replace(
+        config,
+        data=replace(config.data, path=""),
+        transfer=named,
+        distillation=replace(config.distillation, prototype_corpus=corpus),
+        splits=SEALED,
+    )

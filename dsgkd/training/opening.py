@@ -41,6 +41,7 @@ from dsgkd.models.student import encoder_of
 from dsgkd.tasks import Task
 from dsgkd.training.config import Precision, RunConfig
 from dsgkd.training.on_the_fly import model_reference
+from dsgkd.training.prototypes import open_prototypes
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,12 @@ class OpenRun:
             world_size,
             getattr(self.student, "needs_words", False),
             # Nobody reads the tokens of a stored teacher, unless positions are compared.
-            tuple(same_length or not teacher.is_stored for teacher in self.teachers),
+            tuple(
+                same_length or not (teacher.is_stored or teacher.by_word)
+                for teacher in self.teachers
+            ),
             same_length,
+            any(teacher.by_word for teacher in self.teachers),
         )
 
 
@@ -304,19 +309,16 @@ def _teachers(
         return ()
     if config.task.idle:  # judged by its terms, on validation
         texts = EncodedTexts.joined([texts, validation])
-    opened = [
-        open_teacher(
-            source,
-            distiller.requests(at)[1],
-            texts,
-            at,
-            config.distillation,
-            config.optimisation.epochs,
-            store,
-            cache,
+    opened = []
+    for at, source in enumerate(teacher_sources(config, cache, device, autocast)):
+        request = distiller.requests(at)[1]
+        if config.distillation.teacher_states == "prototypes":
+            opened.append(open_prototypes(config, source, request, texts, at, cache))
+            continue
+        epochs = config.optimisation.epochs
+        opened.append(
+            open_teacher(source, request, texts, at, config.distillation, epochs, store, cache)
         )
-        for at, source in enumerate(teacher_sources(config, cache, device, autocast))
-    ]
     return tuple(opened)
 
 

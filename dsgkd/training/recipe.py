@@ -23,6 +23,7 @@ from dsgkd.training.config import AdaptationConfig, LinkConfig, RunConfig, Selec
 from dsgkd.training.loop import BEST, LAST, EpochResult, restore_best, train
 from dsgkd.training.on_the_fly import model_reference
 from dsgkd.training.opening import OpenRun, open_run, open_table, transfer_sources
+from dsgkd.training.prototypes import prototype_corpus
 from dsgkd.training.workers import Workers
 
 _PREFIX = "artefact:"
@@ -171,13 +172,19 @@ def _key(run: RunConfig, before: str, cache: Path) -> str:
         "models": [fingerprint(model_reference(model, cache, run.world)) for model in models],
         "notes": notes.fingerprint,
         "sources": [source.fingerprint for source in transfer_sources(run, cache).values()],
+        "prototypes": [
+            corpus and corpus.fingerprint
+            for corpus in (
+                prototype_corpus(run, choice.model) for choice in run.distillation.choices
+            )
+        ],
         # Texts and models are named by their content, wherever they lie.
         "run": asdict(
             replace(
                 run,
                 data=type(run.data)(),
                 student=replace(run.student, model=""),
-                distillation=replace(run.distillation, teacher=""),
+                distillation=replace(run.distillation, teacher="", prototype_corpus=""),
                 transfer=replace(
                     run.transfer, unlabelled=(), unlabelled_text=None, glossary="", mix=""
                 ),

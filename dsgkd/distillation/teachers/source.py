@@ -114,6 +114,8 @@ class RunTeacher:
     """One line for the user."""
     states: States | None = None
     """The store that it reads."""
+    by_word: bool = False
+    """It looks words up by their names, and reads no text."""
 
     @property
     def is_stored(self) -> bool:

@@ -431,3 +431,15 @@ def test_a_full_disk_is_an_input_error_and_leaves_nothing(
     with pytest.raises(InputError, match="no space left on the disk"):
         encoded(make_notes(samples), tokenizers["wordpiece"], 24, WordRule(), tmp_path)
     assert list((tmp_path / "encodings").iterdir()) == []
+
+
+def test_words_are_named_by_their_tokens_alone(korean):
+    texts = ["fever 환아 vomiting", "환, fever fever", "환아"]
+    whole = view.View.once(texts, korean, 16, WordRule())
+    first, second, third = (names.tolist() for names in whole.word_names)
+    assert [len(first), len(second), len(third)] == [2, 2, 0]
+    assert first[0] == second[0] == second[1] != first[1]
+    taken = whole.take(np.array([1, 0]))
+    assert [names.tolist() for names in taken.word_names] == [second, first]
+    alone = view.View.once(texts[1:], korean, 16, WordRule()).take(np.array([0]))
+    assert alone.word_names.flat().tolist() == second
