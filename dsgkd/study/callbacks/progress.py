@@ -120,7 +120,7 @@ class StatusCallback(TrialCallback):
     def on_epoch(self, spec: TrialSpec, epoch: EpochFinished, charge: Charge) -> None:
         """Note what the epoch brought and cost."""
         best = None if spec.stage == LINK else epoch.best_objective
-        self._change(spec, charge, epoch=epoch.epoch, best=best)
+        self._change(spec, charge, epoch=epoch.epoch, best=best, stuck=bool(epoch.stuck))
 
     def on_end(self, spec: TrialSpec, end: TrialEnded) -> None:
         """Note how it ended, and what it cost until then."""
@@ -180,6 +180,8 @@ class Progress(TrialCallback):
             parts.append(f"{end.charge.worker_seconds:.0f} s")
         elif isinstance(end.final, TrialFinished) and measure in end.final.measured.get("test", {}):
             parts.append(f"test {measure} {end.final.measured['test'][measure]:.3f}")
+        if end.last is not None and end.last.stuck:
+            parts.append("stuck at chance")
         if end.state == "failed":
             parts.append(end.reason)
         self._line("  ".join(parts))

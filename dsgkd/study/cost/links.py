@@ -7,6 +7,7 @@ takes over values that are searched.
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dsgkd.study.config import StudyConfig
 from dsgkd.study.search.arms import Arm
@@ -48,7 +49,8 @@ def plan_links(config: StudyConfig, given: RunConfig) -> list[LinkPlan]:
 
 def _plan(config: StudyConfig, given: RunConfig, arms: list[Arm], at: int) -> LinkPlan:
     first = arms[0]
-    follows = _until(first, given, at) != _until(first, _otherwise_drawn(given), at)
+    other = _otherwise_drawn(config, given)
+    follows = _until(first, given, at) != _until(first, other, at)
     seeds = config.confirmation.seeds
     trials = [config.budgets.get(arm.method, 0) for arm in arms]
     taught = replace(first, teacher="", weights="pretrained", shuffled=False)
@@ -67,8 +69,18 @@ def _until(arm: Arm, given: RunConfig, at: int) -> str:
     return repr(arm.applied(given).chain[: at + 1])
 
 
-def _otherwise_drawn(given: RunConfig) -> RunConfig:
-    """Return the run with other values of what a search draws."""
-    own = given.distillation
-    drawn = replace(own, alpha=own.alpha + 1, max_transfer_words=own.max_transfer_words + 1)
-    return replace(given, distillation=drawn)
+def _otherwise_drawn(config: StudyConfig, given: RunConfig) -> RunConfig:
+    """Return the run with other values of whatever the search can draw."""
+    space, own = config.space, given.distillation
+    changes: dict[str, Any] = {}
+    if space.function or space.alpha[0] < space.alpha[1]:
+        changes["alpha"] = own.alpha + 1
+    if space.function or space.beta[0] < space.beta[1]:
+        changes["beta"] = own.beta + 1
+    if space.function or len(space.cs_max_len) > 1:
+        changes["max_transfer_words"] = own.max_transfer_words + 1
+    if others := [mapping for mapping in space.mappings if mapping != own.mapping]:
+        changes["mapping"] = others[0]
+    if others := [teacher for teacher in config.teachers if teacher != own.teacher]:
+        changes["teacher"] = others[0]
+    return replace(given, distillation=replace(own, **changes))

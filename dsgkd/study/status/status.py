@@ -263,7 +263,7 @@ def _total(
 ) -> int | None:
     """How many trials a stage has, as far as the ledger tells."""
     if stage == "test":
-        confirmed = [line for line in lines if line.shown_in == "confirm"]
+        confirmed = [ln for ln in lines if ln.shown_in == "confirm" and ln.stage != LINK]
         return len({line.trial_id for line in confirmed if line.state == "complete"})
     if stage == "confirm" and "confirm_top" in budget:
         total: int = budget["confirm_top"] * budget["confirm_seeds"] * arms

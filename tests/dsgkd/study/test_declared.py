@@ -60,15 +60,16 @@ def test_masked_language_modelling_takes_the_place_of_the_teacher_in_adaptation(
     assert same == taught
 
 
-def test_links_are_masked_language_modelling_where_only_a_teacher_would_train_them():
-    links = (LinkConfig("terms", NoTask()), LinkConfig("more", MaskedLanguageModel()))
-    config = study(run=RunConfig(links=links))
-    arm = config.arms[MASKED_LM]
-    assert [link.task.kind for link in arm.applied(config.run).chain] == ["masked_lm"] * 2
-    assert [link.name for link in config.arms[PLAIN].applied(config.run).chain] == ["more"]
+def test_the_second_baseline_is_there_where_students_are_adapted():
+    config = study()
+    assert config.arms[MASKED_LM].role == config.arms[PLAIN].role == "baseline"
     off = replace(config, confirmation=ConfirmationConfig(masked_lm=False))
-    for other in (off, study(run=RunConfig(links=links[1:])), study(run=RunConfig())):
+    for other in (off, study(run=RunConfig())):
         assert MASKED_LM not in other.arms
+    links = (LinkConfig("terms", NoTask()), LinkConfig("more", MaskedLanguageModel()))
+    run = replace(config.run, links=links)
+    for method, names in ((PLAIN, ["more"]), (MASKED_LM, ["adapt", "more"])):
+        assert [link.name for link in config.arms[method].applied(run).chain] == names
 
 
 def test_points_are_declared_as_well():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+import analysis
 from dsgkd.errors import InputError
 from dsgkd.ledger import Ledger
 from dsgkd.storage.artefacts import Artefacts
@@ -19,7 +20,7 @@ from dsgkd.study.status.status import read_status
 from dsgkd.study.study import Study
 from dsgkd.study.trial import trial_steps
 from dsgkd.tasks.masked_lm import MaskedLanguageModel
-from dsgkd.training.config import LinkConfig, OptimisationConfig
+from dsgkd.training.config import AdaptationConfig, LinkConfig, OptimisationConfig
 
 QUIET = Console(lambda line: None)
 
@@ -71,6 +72,7 @@ def test_a_link_is_made_once_charged_once_and_seen(local_ray, make_recipe):
     ledger = Ledger(config.location.child("ledger"))
     trials = {row["trial_id"]: row for row in ledger.rows("trials")}
     links = [row for row in trials.values() if row["stage"] == LINK]
+    links.sort(key=lambda row: row["started_at"])
     # One for the search and, as seeds of confirmation are fresh ones, one for its seed.
     assert [row["state"] for row in links] == ["complete", "complete"]
     assert all(row["epochs_done"] == 2 and row["worker_seconds"] > 0 for row in links)
@@ -143,3 +145,47 @@ def test_two_models_of_one_name_are_refused(make_study, tmp_path):
     teachers = tuple(str(tmp_path / folder / "model") for folder in ("a", "b"))
     with pytest.raises(InputError, match="two models are called so"):
         PublicNames(make_study(teachers=teachers))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_declared_settings_are_confirmed_beside_masked_language_modelling(
+    local_ray, make_study, make_config
+):
+    """No search: every arm with its adaptation, and the test split; then more seeds."""
+    adaptation = AdaptationConfig(steps=4, batch_size=8, evaluations=2)
+    run = replace(make_config(optimisation={"epochs": 1}), adaptation=adaptation)
+    config = make_study(
+        "declared",
+        run=run,
+        search=SearchConfig(trials=0),
+        confirmation=ConfirmationConfig(seeds=1, controls=("random",)),
+        test="once",
+    )
+    lines = []
+    study = Study(config, Console(lines.append))
+    study.check()
+    assert study.run().tested
+    assert any(line.startswith("no search: 4 declared configurations") for line in lines)
+    ledger = Ledger(config.location.child("ledger"))
+    rows = ledger.rows("trials")
+    assert {row["state"] for row in rows} == {"complete"}
+    assert {row["stage"] for row in rows} == {LINK, "confirm", "control", "test"}
+    confirmed = {row["method"]: row for row in rows if row["stage"] in ("confirm", "control")}
+    assert set(confirmed) == {"plain", "masked-lm", "mlkd", "random-teacher"}
+    assert {row["parent"] for row in confirmed.values()} == {"declared-000"}
+    made = {row["method"]: row["links"] for row in confirmed.values()}
+    assert made.pop("plain") is None
+    assert len({tuple(keys) for keys in made.values()}) == 3  # no two alike
+    link = {row["method"]: row for row in rows if row["stage"] == LINK}
+    assert link["masked-lm"]["settings"]["task"] == "masked_lm"
+    assert link["mlkd"]["settings"]["task"] == "none"
+    frame = analysis.compare(analysis.load(config.location.folder))
+    assert list(frame.role) == ["baseline", "baseline", "method", "control"]
+    assert read_status(ledger).stage.total == 4
+    more = replace(config, resume=True, confirmation=replace(config.confirmation, seeds=2))
+    Study(more, QUIET).run()
+    rows = ledger.rows("trials")
+    assert sum(row["stage"] in ("confirm", "control") for row in rows) == 8
+    with pytest.raises(InputError, match="begun without a search"):
+        Study(replace(more, search=SearchConfig(trials=4)), QUIET).run()

@@ -4,6 +4,7 @@ from dsgkd.distillation.config import DistillationConfig
 from dsgkd.study.config import ConfirmationConfig, StudyConfig
 from dsgkd.study.cost.links import plan_links
 from dsgkd.study.search.config import SearchConfig
+from dsgkd.study.search.space import SearchSpace
 from dsgkd.tasks.masked_lm import MaskedLanguageModel
 from dsgkd.tasks.nothing import NoTask
 from dsgkd.training.config import AdaptationConfig, LinkConfig, RunConfig
@@ -11,12 +12,13 @@ from dsgkd.training.config import AdaptationConfig, LinkConfig, RunConfig
 GIVEN = DistillationConfig(teacher="near")
 
 
-def planned(trials=13, top=1, seeds=5, **run):
+def planned(trials=13, top=1, seeds=5, space=None, **run):
     config = StudyConfig(
         name="s",
         out="runs",
         run=RunConfig(**run),
         teachers=("near",),
+        space=space or SearchSpace(),
         search=SearchConfig(trials=trials),
         confirmation=ConfirmationConfig(top=top, seeds=seeds),
     )
@@ -40,8 +42,15 @@ def test_an_adaptation_follows_searched_values_but_masked_language_modelling_doe
     alone = found["adapt (random-teacher)"].alone
     assert alone == found["adapt (mlkd)"].alone
     assert alone.chain == alone.links
-    assert alone.links[0].distillation == GIVEN
+    assert alone.links[0].distillation.teacher == "near"
     assert found["adapt (masked-lm)"].alone.links[0].task == MaskedLanguageModel()
+
+
+def test_an_adaptation_is_shared_by_trials_that_differ_in_nothing_it_knows():
+    """Alone on the texts, only the proportions of the terms count."""
+    space = SearchSpace(cs_max_len=(32,), mappings=("uniform",))
+    found = planned(space=space, adaptation=AdaptationConfig(steps=40))
+    assert set(counts(found).values()) == {(1, 5)}
 
 
 def test_each_configuration_that_is_confirmed_has_a_link_for_each_seed():
