@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from dsgkd.training.gradients import (
 )
 from dsgkd.training.loop import LAST, train
 from dsgkd.training.opening import OpenRun, open_run
+from dsgkd.training.probe import linear_head
 from dsgkd.training.workers import Workers
 
 MakeConfig = Callable[..., RunConfig]
@@ -121,6 +123,31 @@ def test_a_run_without_terms_or_with_a_frozen_encoder_has_no_shares(
 
     for run in (plain, frozen):
         assert gradient_shares(run, run.sampler().state(), STEPS, Workers()) == {}
+
+
+@pytest.mark.slow
+def test_the_scale_is_measured_after_a_probe(
+    make_config: MakeConfig, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(
+        teacher="teacher", distillation={"weights": "relative"}, optimisation={"probe": True}
+    )
+    run = open_run(replace(config, student=replace(config.student, head="mean")), cache)
+    measured = []
+
+    def scale(*given: Any) -> None:
+        measured.append(linear_head(run).weight.clone())
+        scale_terms(*given)
+
+    monkeypatch.setattr(loop, "scale_terms", scale)
+    results = train(run, Checkpoints(tmp_path))
+    probe = next(results)
+    probed = linear_head(run).weight.clone()
+
+    assert (probe.share, measured) == ({}, [])
+    assert sum(next(results).share.values()) == pytest.approx(1)
+    assert len(measured) == 1
+    assert torch.equal(measured[0], probed)
 
 
 @pytest.mark.slow
