@@ -90,7 +90,7 @@ def embedded() -> StudyConfig:
                 glossary="synthetic",
                 mix="labelled=4,unlabelled=2,glossary=1",
             ),
-            distillation=DistillationConfig(alpha=3.0, weights="relative", mapping="last-1"),
+            distillation=DistillationConfig(alpha=1.0, weights="relative", mapping="last-1"),
             adaptation=AdaptationConfig(
                 steps=250,
                 mix="labelled=1,unlabelled=4,glossary=1",
@@ -99,9 +99,9 @@ def embedded() -> StudyConfig:
                 projection_lr=4e-3,
             ),
             optimisation=OptimisationConfig(
-                epochs=3,
+                epochs=5,
                 batch_size=16,
-                encoder_lr=3e-4,
+                encoder_lr=5e-4,
                 classifier_lr=1e-3,
                 projection_lr=2e-3,
                 probe=True,

@@ -81,8 +81,7 @@ def _train(spec: TrialSpec, workers: Workers) -> Iterator[Report]:
         _write_predictions(spec, run, "validation", found.predicted, run.validation)
         if spec.keep_model:
             _keep(spec, lambda folder: _save(folder, spec, run, found.measured))
-        if spec.own_teacher:  # before the last report: nobody asks for anything after it
-            shutil.rmtree(spec.own_teacher, ignore_errors=True)
+        _forget_teacher(spec)  # before the last report: nobody asks for anything after it
     yield TrialFinished(measured={"validation": found.measured}, **_peaks())
 
 
@@ -96,8 +95,18 @@ def _link(spec: TrialSpec, workers: Workers) -> Iterator[Report]:
             *(workers, spec.known_epochs),
         ):
             yield _epoch(spec, result)
-        workers.on_rank_zero(lambda: checkpoints.delete(LAST, BEST))
+        workers.on_rank_zero(lambda: _clear(spec, checkpoints))
     yield TrialFinished(**_peaks())
+
+
+def _clear(spec: TrialSpec, checkpoints: Checkpoints) -> None:
+    checkpoints.delete(LAST, BEST)
+    _forget_teacher(spec)
+
+
+def _forget_teacher(spec: TrialSpec) -> None:
+    if spec.own_teacher:
+        shutil.rmtree(spec.own_teacher, ignore_errors=True)
 
 
 def _test(spec: TrialSpec, workers: Workers) -> Iterator[Report]:

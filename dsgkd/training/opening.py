@@ -71,16 +71,7 @@ class OpenRun:
 
     def sampler(self) -> Sampler:
         """Return the sampler of the transfer set, at its beginning."""
-        config = self.config
-        return new_sampler(
-            config.transfer,
-            self.texts.lengths,
-            self.texts.sources,
-            self.texts.source_names,
-            config.optimisation.batch_size,
-            config.seed,
-            lambda: self.texts.student.word_names,
-        )
+        return _sampler(self.config, self.texts)
 
     def collator(self, rank: int = 0, world_size: int = 1) -> Collator:
         """Return what assembles training batches."""
@@ -307,6 +298,7 @@ def _teachers(
 ) -> tuple[RunTeacher, ...]:
     if not distiller.teachers:
         return ()
+    often = passes(config, texts)
     if config.task.idle:  # judged by its terms, on validation
         texts = EncodedTexts.joined([texts, validation])
     opened = []
@@ -315,11 +307,30 @@ def _teachers(
         if config.distillation.teacher_states == "prototypes":
             opened.append(open_prototypes(config, source, request, texts, at, cache))
             continue
-        epochs = config.optimisation.epochs
         opened.append(
-            open_teacher(source, request, texts, at, config.distillation, epochs, store, cache)
+            open_teacher(source, request, texts, at, config.distillation, often, store, cache)
         )
     return tuple(opened)
+
+
+def passes(config: RunConfig, texts: EncodedTexts) -> float:
+    """Return how often a run reads its transfer set, in mean over the texts."""
+    steps = config.optimisation.steps
+    if not steps:
+        steps = config.optimisation.epochs * _sampler(config, texts).steps
+    return steps * config.optimisation.batch_size / max(len(texts), 1)
+
+
+def _sampler(config: RunConfig, texts: EncodedTexts) -> Sampler:
+    return new_sampler(
+        config.transfer,
+        texts.lengths,
+        texts.sources,
+        texts.source_names,
+        config.optimisation.batch_size,
+        config.seed,
+        lambda: texts.student.word_names,
+    )
 
 
 def teacher_sources(

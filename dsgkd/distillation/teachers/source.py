@@ -30,8 +30,8 @@ from dsgkd.models.taps import TapRequest
 StoreUse = Literal["hit", "miss", "off"]
 
 SHORT_RUN = 2
-"""Epochs up to which a single run is not worth a store: filling it costs about one epoch of a
-live teacher (`make bench`, sections step and store)."""
+"""Passes over its texts up to which a single run is not worth a store: filling it costs about one
+pass of a live teacher (`make bench`, sections step and store)."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def open_teacher(
     texts: EncodedTexts,
     position: int,
     distillation: DistillationConfig,
-    epochs: int,
+    passes: float,
     store: StoreConfig,
     cache: Path,
 ) -> RunTeacher:
@@ -141,7 +141,7 @@ def open_teacher(
         texts: those of the run's transfer set.
         position: the teacher's among those for which the texts are encoded.
         distillation: of the run.
-        epochs: of the run.
+        passes: how often the run reads its texts.
         store: where teachers are stored.
         cache: the store's folder unless `store` names one.
 
@@ -151,7 +151,7 @@ def open_teacher(
     view, kinds = texts.teachers[position], kinds_of(request)
     words = words_needed(texts.alignments[position], distillation.max_transfer_words)
     size = bytes_needed(kinds, source.config, words, view.lengths)
-    kept, why = choose(distillation.teacher_store, size, store, epochs <= SHORT_RUN)
+    kept, why = choose(distillation.teacher_store, size, store, passes <= SHORT_RUN)
     if not words.any():
         kept, why = False, "live teacher: no text has a word to transfer"
     if not kept:
@@ -171,7 +171,7 @@ def choose(wanted: str, size: int, store: StoreConfig, is_short: bool) -> tuple[
         wanted: `auto`, `live` or `stored`.
         size: what storing would take, in bytes.
         store: holds the budget.
-        is_short: a single run of few epochs.
+        is_short: a single run that reads its texts a few times.
 
     Raises:
         InputError: a store is wanted that does not fit its budget.

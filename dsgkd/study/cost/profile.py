@@ -32,7 +32,7 @@ from dsgkd.study.preparation.tasks import collect
 from dsgkd.training.config import AdaptationConfig, RunConfig
 from dsgkd.training.evaluation import predict
 from dsgkd.training.loop import BEST, LAST, new_optimizer, take_step
-from dsgkd.training.opening import OpenRun, open_run, teacher_sources
+from dsgkd.training.opening import OpenRun, open_run, passes, teacher_sources
 from dsgkd.training.prefetch import prefetch
 from dsgkd.training.workers import Workers
 
@@ -212,7 +212,7 @@ def _stored(
     request = run.distiller.requests(at)[1]
     kinds = kinds_of(request)
     size = bytes_needed(kinds, source.config, needed, view.lengths)
-    is_short = wanted.optimisation.epochs <= SHORT_RUN
+    is_short = passes(wanted, run.texts) <= SHORT_RUN
     is_stored, _ = choose(distillation.teacher_store, size, store, is_short)
     if not is_stored or not words.any():
         return teacher, 0.0
