@@ -186,6 +186,8 @@ class ProjectedHead(_Pooling):
     def pool(self, encoded: Encoded) -> Tensor:
         """Return [mean of tokens ; mean and maximum of projected words], [batch, features]."""
         spans = _spans(encoded)
+        if not spans.shape[1]:  # there is no maximum of nothing
+            spans = spans.new_zeros(len(spans), 1, 2)
         words = pooling_matrix(spans, encoded.states.shape[1]).to(encoded.states.dtype)
         projected = self.projection(words @ encoded.states)  # [batch, words, features]
         there = (spans[..., 1] > spans[..., 0])[..., None]  # [batch, words, 1]

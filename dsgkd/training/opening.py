@@ -315,10 +315,13 @@ def _teachers(
 
 def passes(config: RunConfig, texts: EncodedTexts) -> float:
     """Return how often a run reads its transfer set, in mean over the texts."""
-    steps = config.optimisation.steps
-    if not steps:
-        steps = config.optimisation.epochs * _sampler(config, texts).steps
-    return steps * config.optimisation.batch_size / max(len(texts), 1)
+    optimisation = config.optimisation
+    if optimisation.steps:
+        read = optimisation.steps * optimisation.batch_size
+    else:
+        sampler = _sampler(config, texts)
+        read = optimisation.epochs * sum(len(sampler.draw(at)) for at in range(sampler.steps))
+    return read / max(len(texts), 1)
 
 
 def _sampler(config: RunConfig, texts: EncodedTexts) -> Sampler:

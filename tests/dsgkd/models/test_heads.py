@@ -103,7 +103,10 @@ def test_heads_are_found_by_name_or_import_path():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("standard", "'standard' unknown: choose of cls, mean, max, words, paper, or package"),
+        (
+            "standard",
+            "'standard' unknown: choose of cls, mean, max, words, projected, paper, or package",
+        ),
         ("no.such.module:Head", "cannot be imported"),
         ("dsgkd.models.heads:Nothing", "cannot be imported"),
         ("dsgkd.models.heads:find_head", "is no subclass of"),

@@ -57,7 +57,7 @@ def test_every_trainable_weight_gets_a_gradient_under_autocast(family, head, mak
     assert all(p.grad.isfinite().all() for p in student.parameters() if p.requires_grad)
     frozen = [n for n, p in student.named_parameters() if not p.requires_grad]
     assert all("pooler" in name for name in frozen)
-    assert not frozen or head in ("mean", "max", "words")
+    assert not frozen or head in ("mean", "max", "words", "projected")
 
 
 @pytest.mark.parametrize(("family", "head"), CASES)
@@ -71,9 +71,11 @@ def test_padding_changes_nothing_and_a_full_batch_needs_no_mask(family, head, ma
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_only_the_words_head_is_told_of_words(make_student, side):
-    assert [head for head in HEADS if needs_words(make_student(head))] == ["words"]
-    student = make_student("words")
+@pytest.mark.parametrize("head", ["words", "projected"])
+def test_heads_that_look_at_words_are_told_of_them(head, make_student, side):
+    told = [head for head in HEADS if needs_words(make_student(head))]
+    assert told == ["words", "projected"]
+    student = make_student(head)
     with pytest.raises(InputError, match="where the words are"):
         student(side.input_ids, side.attention_mask)
     moved = side.words.spans.roll(1, 0)
@@ -109,7 +111,9 @@ def test_a_new_head_is_drawn_from_the_current_random_state(head, make_encoder):
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         student = new_student(StudentConfig(head=head), make_encoder(), 3, "dsgkd_plain")
-        weights.append([p for n, p in student.named_parameters() if n.endswith("weight")][-1])
+        drawn = [n for n, _ in student.named_parameters() if n.endswith("weight")]
+        last = [n for n in drawn if n != "head.projection.weight"][-1]
+        weights.append(student.get_parameter(last))
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 

@@ -1,5 +1,7 @@
 """What a study stores for the arm whose teacher reads other words."""
 
+from dataclasses import replace
+
 import pytest
 
 from dsgkd.study.config import ConfirmationConfig, StudyConfig
@@ -25,7 +27,8 @@ def test_the_search_shares_a_store_of_shuffled_words(config):
 
 @pytest.mark.parametrize(("stage", "own"), [("search", False), ("control", True)])
 def test_confirmation_has_one_of_its_own_because_its_seeds_draw_other_partners(stage, own, config):
-    run = config.arms[SHUFFLED_WORDS].applied(config.run)
+    seed = config.seed if stage == "search" else config.seed + 1000
+    run = config.arms[SHUFFLED_WORDS].applied(replace(config.run, seed=seed))
     spec = spec_of(config, StudyManifest(config), PlannedTrial(stage, SHUFFLED_WORDS, "one", run))
     assert bool(spec.own_teacher) == own
     assert spec.store.folder == spec.own_teacher
