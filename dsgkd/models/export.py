@@ -6,9 +6,9 @@ Where it loads depends on the head:
 - `cls`: `transformers.pipeline("text-classification", folder)`, without dsgkd.
 - `mean`, `max`, `paper` and plug-ins that need no words: the same, after `import
   dsgkd.models.export`, which teaches transformers the `dsgkd-student` architecture.
-- `words`, `projected` and plug-ins that need words: `dsgkd.models.export.pipeline(folder)`, which finds the
-  words. It serves every other head as well, and truncates texts as in training; transformers' own
-  does so when called with `truncation=True`.
+- `words`, `projected` and plug-ins that need words: `dsgkd.models.export.pipeline(folder)`, which
+  finds the words. It serves every other head as well, and truncates texts as in training;
+  transformers' own does so when called with `truncation=True`.
 
 Code from a folder is never run: a plug-in's module has to be installed.
 """

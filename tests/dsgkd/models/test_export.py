@@ -70,8 +70,11 @@ def test_a_student_comes_back_as_it_was_saved_and_pipelines_agree(
     assert facts == card(head)
     assert not loaded.training
     assert isinstance(loaded, Student) == (head != "cls")
+    kept = loaded.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in student.state_dict().items())
     expected = ask(student, word_tokenizer, facts)
-    assert torch.equal(ask(loaded, tokenizer, facts), expected)
+    # Where a tensor lies in memory may change the last bit of a product.
+    torch.testing.assert_close(ask(loaded, tokenizer, facts), expected, rtol=1e-5, atol=1e-7)
 
     answers = [pipeline(tmp_path / "a", batch_size=3)(TEXTS, top_k=None)]
     if not needs_words(student):
