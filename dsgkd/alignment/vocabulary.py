@@ -8,11 +8,9 @@ from transformers import PreTrainedTokenizerBase
 
 from dsgkd.alignment._tokens import Frame
 from dsgkd.alignment.view import View
+from dsgkd.alignment.words import TERM
 from dsgkd.data.ragged import Array, Ragged
 from dsgkd.errors import InputError
-
-TERM = "{term}"
-"""Stands for the word in a carrier sentence."""
 
 
 class Vocabulary(NamedTuple):

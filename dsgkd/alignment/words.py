@@ -13,6 +13,9 @@ from dsgkd.errors import InputError
 
 Span = tuple[int, int]
 
+TERM = "{term}"
+"""Stands for a word in a sentence that is made to carry it."""
+
 # What may stand between two parts of one word: hyphens (also U+2010 and the non-breaking U+2011),
 # a slash ("V/S"), apostrophes (also U+2019), and the zero-width joiners of Arabic and Indic words.
 _JOINERS = r"[\-\u2010\u2011/'\u2019\u200c\u200d]"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dsgkd.data.transfer_set import SYNTHETIC
+from dsgkd.distillation.config import OWN
 from dsgkd.distillation.store.config import StoreConfig
 from dsgkd.errors import InputError
 from dsgkd.models.names import CORPUS_PREFIX, HUB_MODELS, TINY_MODELS
@@ -43,6 +44,10 @@ def _absolute_text(path: str) -> str:
     return path if path == SYNTHETIC else absolute(path)
 
 
+def _absolute_corpus(path: str) -> str:
+    return path if path == OWN else absolute(path)
+
+
 def absolute_run(run: RunConfig) -> RunConfig:
     """Return a run whose notes, texts and corpora are named in full."""
     transfer = run.transfer
@@ -55,7 +60,11 @@ def absolute_run(run: RunConfig) -> RunConfig:
             glossary=_absolute_text(transfer.glossary),
         ),
         student=replace(run.student, model=absolute_model(run.student.model)),
-        distillation=replace(run.distillation, teacher=absolute_model(run.distillation.teacher)),
+        distillation=replace(
+            run.distillation,
+            teacher=absolute_model(run.distillation.teacher),
+            prototype_corpus=_absolute_corpus(run.distillation.prototype_corpus),
+        ),
     )
 
 

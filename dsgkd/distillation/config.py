@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from annotated_types import Ge, Le
 
-from dsgkd.alignment.vocabulary import TERM
+from dsgkd.alignment.words import TERM
 from dsgkd.configuration import Count, Text, Weight, config, shown
 from dsgkd.distillation.mapping import LayerMapping
 from dsgkd.errors import InputError
@@ -15,6 +15,9 @@ TeacherWeights = Literal["pretrained", "random"]
 TeacherStore = Literal["auto", "live", "stored"]
 Weights = Literal["raw", "relative"]
 TeacherStates = Literal["context", "prototypes"]
+
+OWN = "own"
+"""In place of a path: the text from which a teacher was pre-trained here."""
 
 _TEACHER = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)\*)?([^*]+)")
 

@@ -13,6 +13,7 @@ from dsgkd.data.identity import content_hash
 from dsgkd.data.texts import read_corpus
 from dsgkd.data.unlabelled import TextSource
 from dsgkd.data.world import WorldConfig
+from dsgkd.distillation.config import OWN
 from dsgkd.distillation.teachers.prototypes import prototypes
 from dsgkd.distillation.teachers.source import RunTeacher, TeacherSource
 from dsgkd.errors import InputError
@@ -22,8 +23,6 @@ from dsgkd.models.taps import TapRequest
 from dsgkd.training.config import RunConfig
 from dsgkd.training.on_the_fly import corpus
 
-OWN = "own"
-"""In place of a path: the text from which a teacher was pre-trained here."""
 _MOST_TEXTS = 200_000
 """Texts of a corpus that are searched for words, spread evenly over it."""
 

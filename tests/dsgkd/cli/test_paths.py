@@ -2,8 +2,10 @@
 
 import pytest
 
-from dsgkd.cli.paths import absolute, absolute_controls, absolute_model
+from dsgkd.cli.paths import absolute, absolute_controls, absolute_model, absolute_run
+from dsgkd.distillation.config import DistillationConfig
 from dsgkd.study.config import ConfirmationConfig
+from dsgkd.training.config import RunConfig
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +44,9 @@ def test_models_that_are_folders_or_corpora_become_absolute(given, full, here):
 def test_the_teacher_of_another_domain_becomes_absolute(here):
     given = ConfirmationConfig(controls=("random", "wrong-domain=student"))
     assert absolute_controls(given).controls == ("random", f"wrong-domain={here}/student")
+
+
+@pytest.mark.parametrize(("given", "full"), [("text", "{}/text"), ("own", "own"), ("", "")])
+def test_the_corpus_of_prototypes_becomes_absolute(given, full, here):
+    run = RunConfig(distillation=DistillationConfig(prototype_corpus=given))
+    assert absolute_run(run).distillation.prototype_corpus == full.format(here)
