@@ -1,17 +1,21 @@
 r"""Does a domain-specific teacher help a general student, and with which settings?
 
-A study of DSG-KD (arXiv 2409.14904). These methods are compared, each tuned with the same number
-of trials, the same head, schedule and batches:
+A study of DSG-KD (arXiv 2409.14904). The student is first adapted to all texts, labelled or not,
+by a teacher of the domain; then its head is fitted, and it is fine-tuned with the teacher at its
+side. These methods are compared, with the same head, rates, steps and batches:
 
     mlkd            distillation of the words in the foreign script from a domain teacher
     plain           fine-tuning of the same student alone
-    random-teacher  distillation from the teacher's architecture with random weights; --controls
-                    adds shuffled words and a teacher of the wrong domain
+    masked-lm       the student is adapted by filling masks in the same texts instead
+    random-teacher  distillation from the teacher's architecture with random weights
+    shuffled-words  distillation from the teacher, which reads another word in place of each
+    wrong-domain    distillation from a teacher of another domain
 
-The best configurations of each, chosen on validation data, are trained again with fresh seeds.
-The test split stays sealed until --test, which reads it with what was confirmed and writes that
-down. A gain over `plain` alone is no evidence that knowledge of the domain moved: what counts is
-the difference between `mlkd` and the controls.
+On notes of one's own, the best configurations of each, chosen on validation data, are trained again
+with fresh seeds. On the synthetic world there is no search: its settings were chosen in other
+worlds. The test split stays sealed until --test, which reads it with what was confirmed and writes
+that down. A gain over the baselines alone is no evidence that knowledge of the domain moved: what
+counts is the difference between `mlkd` and the controls.
 
     python studies/mlkd_search.py --test
     python studies/mlkd_search.py --data notes.csv --text note --label emergency \

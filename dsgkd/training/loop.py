@@ -273,7 +273,7 @@ def _finish_epoch(
     progress.finished |= bool(stale) and all(stale)
     progress.at_chance &= run.task.at_chance(validation.predicted, run.validation)
     is_due = progress.epoch >= selection.stuck_epoch or progress.finished
-    best, seconds = progress.best[selection.objective], progress.seconds
+    best, seconds = progress.best[selection.objective], progress.seconds + started - begun
     result = EpochResult(
         epoch=progress.epoch,
         step=steps.stop,
@@ -282,7 +282,7 @@ def _finish_epoch(
         raw=raw,
         validation=validation.measured,
         examples_per_second=texts / max(seconds, 1e-9),
-        seconds=seconds + started - begun,
+        seconds=seconds,
         evaluation_seconds=evaluation_seconds,
         best_epoch=progress.best_epoch,
         best_objective=improvement(best, measures[selection.objective]),

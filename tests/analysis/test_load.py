@@ -51,7 +51,7 @@ def test_frames_have_the_types_of_the_ledger_even_when_they_are_empty(
         "string": {"str", "object"},  # pandas 3, pandas 2
         "int64": {"Int64"},
         "double": {"float64"},
-        "bool": {"boolean", "object"},
+        "bool": {"bool", "boolean", "object"},
         "timestamp[us, tz=UTC]": {"datetime64[us, UTC]"},
         "list<element: float>": {"object"},
         "list<item: float>": {"object"},

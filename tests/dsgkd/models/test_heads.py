@@ -105,7 +105,7 @@ def test_heads_are_found_by_name_or_import_path():
     [
         (
             "standard",
-            "'standard' unknown: choose of cls, mean, max, words, projected, paper, or package",
+            "'standard' unknown: choose of cls, mean, max, words, projected, paper, or ",
         ),
         ("no.such.module:Head", "cannot be imported"),
         ("dsgkd.models.heads:Nothing", "cannot be imported"),
