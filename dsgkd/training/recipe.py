@@ -178,13 +178,15 @@ def _key(run: RunConfig, before: str, cache: Path) -> str:
                 prototype_corpus(run, choice.model) for choice in run.distillation.choices
             )
         ],
-        # Texts and models are named by their content, wherever they lie.
+        # Texts and models are named by their content, wherever they lie or are stored.
         "run": asdict(
             replace(
                 run,
                 data=type(run.data)(),
                 student=replace(run.student, model=""),
-                distillation=replace(run.distillation, teacher="", prototype_corpus=""),
+                distillation=replace(
+                    run.distillation, teacher="", prototype_corpus="", teacher_store="auto"
+                ),
                 transfer=replace(
                     run.transfer, unlabelled=(), unlabelled_text=None, glossary="", mix=""
                 ),
