@@ -187,6 +187,7 @@ def test_two_workers_average_to_the_gradient_of_the_whole_batch(config, make_pai
 
 
 def test_ridge_regression_starts_nearer_to_the_teacher_than_chance(make_pair, make_batch):
+    torch.manual_seed(0)  # of the projection before it is calibrated
     distiller, teachers = make_pair()
     batches = [make_batch((5, 4, 3, 6), seed=seed) for seed in range(8)]
 
