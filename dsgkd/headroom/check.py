@@ -90,7 +90,7 @@ def check_headroom(
         counts,
         character_ngrams(texts),
         states,
-        _taught(run, counts.sum(axis=0), types, cache),
+        _covered(run, counts.sum(axis=0), types, cache),
     )
     notify(f"headroom: {len(material.states) + 2} kinds of features, {config.folds} folds")
     measured = measure(material, config)
@@ -128,7 +128,7 @@ def _check_words(texts: EncodedTexts, teacher: str) -> None:
         raise InputError("headroom", what, "check --words.script, or the order of the models")
 
 
-def _taught(run: RunConfig, counts: Array, types: Sequence[str], cache: Path) -> float:
+def _covered(run: RunConfig, counts: Array, types: Sequence[str], cache: Path) -> float:
     """Return which share of the types that stand once only is in the unlabelled texts."""
     sources = transfer_sources(run, cache)
     once = {kind for kind, count in zip(types, counts.tolist()) if count == 1}

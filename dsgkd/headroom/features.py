@@ -46,7 +46,7 @@ class Material:
     """Counts of character n-grams: [notes, n-grams]."""
     states: Mapping[StateName, Array]
     """[notes, width]; rows of NaN where a note has no word."""
-    taught: float = float("nan")
+    covered: float = float("nan")
     """Of the word types that stand in one note only, the share that the unlabelled texts have."""
 
     def blocks(self) -> dict[str, Block]:

@@ -87,8 +87,8 @@ class Measured:
     repeats: int
     confidence: float
     """Of every interval."""
-    taught: float = float("nan")
-    """As `Material.taught`."""
+    covered: float = float("nan")
+    """As `Material.covered`."""
 
     def find(self, features: str, model: str = "", layer: int | None = None) -> Row:
         """Return the row of all labels and all notes.
@@ -180,7 +180,7 @@ class _Measurement:
             config.folds,
             config.repeats,
             self._confidence,
-            material.taught,
+            material.covered,
         )
 
     def _scores(

@@ -54,8 +54,8 @@ def full(headroom: Headroom) -> Iterator[str]:
         if row.words != ALL and row.features == TEACHER
     ]
     yield from _compared(measured, groups)
-    if not math.isnan(measured.taught):
-        share = f"{100 * measured.taught:.0f} %"
+    if not math.isnan(measured.covered):
+        share = f"{100 * measured.covered:.0f} %"
         yield f"of the words that stand in one training note only, unlabelled texts have {share}"
 
 

@@ -32,7 +32,7 @@ class Declared:
         teachers = {public_name(choice): choice for choice in config.teachers}
         points = (config.initial_points or ({},))[: config.confirmation.top]
         self.runs = tuple(
-            at_point(_taught(config, run, point), point, teachers) for point in points
+            at_point(_with_teacher(config, run, point), point, teachers) for point in points
         )
         """The configurations as distillation has them."""
 
@@ -75,7 +75,7 @@ class Declared:
         )
 
 
-def _taught(config: StudyConfig, run: RunConfig, point: Mapping[str, object]) -> RunConfig:
+def _with_teacher(config: StudyConfig, run: RunConfig, point: Mapping[str, object]) -> RunConfig:
     """Return the run with its teacher, unless the point names one."""
     own = run.distillation.teacher
     if "teacher" in point:
