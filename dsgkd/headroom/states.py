@@ -33,7 +33,7 @@ from dsgkd.training.on_the_fly import model_reference
 from dsgkd.training.opening import teacher_sources, where_to_run
 
 BATCH = 32
-MANY_EPOCHS = 1000
+MANY_PASSES = 1000
 """As for a run that is long enough for a store: what is stored here, trials will read."""
 
 
@@ -87,7 +87,7 @@ class TeacherNotes:
         device, autocast = where_to_run(run)
         (source,) = teacher_sources(run, cache, device, autocast)
         teacher = open_teacher(
-            source, TapRequest(layers), self.texts, 0, run.distillation, MANY_EPOCHS, store, cache
+            source, TapRequest(layers), self.texts, 0, run.distillation, MANY_PASSES, store, cache
         )
         most = run.distillation.max_transfer_words
         collected = _states(teacher, self.texts, most, layers, device)

@@ -38,15 +38,17 @@ class Head(nn.Module, ABC):
     """Whether it reads the states of the words, and so has to be told where they are."""
     needs_pooler: ClassVar[bool] = False
     """Whether it reads the output of the encoder's own pooler."""
-    linear: nn.Linear | None = None
-    """The layer that alone makes logits of what the encoder says, where there is such a one: what a
-    linear probe fits."""
 
     def __init__(self, width: int, num_classes: int, dropout: float) -> None:
         """Prepare for states of `width` features; `dropout` is a probability."""
         super().__init__()
         self.width, self.num_classes = width, num_classes
         self.dropout = nn.Dropout(dropout)
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """The layer that alone makes logits of what the encoder says, which a linear probe fits."""
+        return None
 
     def project(self, projection: Projection) -> None:
         """Look at the words through a projection, if the head does such a thing.
@@ -97,7 +99,7 @@ class _Pooling(Head):
         self.output = nn.Linear(self.vectors * width, num_classes)
 
     @property
-    def linear(self) -> nn.Linear:  # type: ignore[override]
+    def linear(self) -> nn.Linear:
         """The output layer."""
         return self.output
 

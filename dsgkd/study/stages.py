@@ -221,22 +221,19 @@ def spec_of(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial)
 def _spec(config: StudyConfig, manifest: StudyManifest, planned: PlannedTrial) -> TrialSpec:
     cluster, past = config.cluster, manifest.past.get(planned.trial_id)
     kept_in = planned.parent if planned.stage == "test" else planned.trial_id
-    own_teacher, store, run = "", config.teacher_store, planned.run
+    own_teacher, store = "", config.teacher_store
     arm = config.arms[planned.method]
-    if (arm.weights == "random" or arm.shuffled) and run.seed != config.seed:
-        # Weights, or partners of words, that no trial with another seed has: stored for this one
-        # alone, and only if it reads the texts often enough.
+    if (arm.weights == "random" or arm.shuffled) and planned.run.seed != config.seed:
+        # Weights, or partners of words, that no trial with another seed has.
         own_teacher = str(config.scratch / "trials" / planned.trial_id / "teacher")
         store = replace(store, folder=own_teacher)
-        if run.distillation.teacher_store == "stored":
-            run = replace(run, distillation=replace(run.distillation, teacher_store="auto"))
     return TrialSpec(
         study_id=manifest.study_id,
         trial_id=planned.trial_id,
         attempt=past.attempts + 1 if past else 1,
         stage=planned.stage,
         method=planned.method,
-        run=run,
+        run=planned.run,
         parent=planned.parent,
         parameters=planned.parameters,
         folder=config.location.child(f"trials/{kept_in}").root,

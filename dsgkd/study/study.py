@@ -266,9 +266,13 @@ class Study:
         return min(fitting, cluster.max_concurrent) if cluster.max_concurrent > 0 else fitting
 
     def _plans(self, layers: dict[str, int]) -> list[StoredTeacherPlan]:
-        """Plan what may be asked of each teacher, with random weights and on shuffled words too."""
+        """Plan what may be asked of each teacher, with random weights and on shuffled words too.
+
+        Those follow the seed, which only the trials of a search have in common.
+        """
         config = self.config
-        space = config.space if config.search.trials else Declared(config, config.run).space
+        searches = config.search.trials > 0
+        space = config.space if searches else Declared(config, config.run).space
 
         def planned(
             teacher: str, weights: TeacherWeights, shuffled: bool = False
@@ -284,7 +288,8 @@ class Study:
         for method, arm in config.arms.items():
             if arm.teacher:
                 plans.append(planned(arm.teacher, "pretrained"))
-            if (arm.weights == "random" or arm.shuffled) and method in config.searched:
+            follows_seed = arm.weights == "random" or arm.shuffled
+            if follows_seed and searches and method in config.searched:
                 plans += [
                     planned(teacher, arm.weights, arm.shuffled)
                     for teacher in config.single_teachers
@@ -334,9 +339,9 @@ class Study:
             self._manifest.past,
             PLAIN if config.search.match_rates else "",
             config.confirmation.top,
-            self._say_kept,
+            self._print_kept,
         )
 
-    def _say_kept(self, points: Sequence[ParameterPoint]) -> None:
+    def _print_kept(self, points: Sequence[ParameterPoint]) -> None:
         for point in points:
             self.console.print(kept_line(point))

@@ -103,24 +103,21 @@ def logistic_regression(
     """
     mean, scale = known.mean(0), known.std(0)
     scale[scale < 1e-9] = 1.0
-    present = np.unique(labels)
-    fits = []
-    for strength in strengths:
-        model = LogisticRegression(C=strength, max_iter=1000)
-        model.fit((known - mean) / scale, labels)
-        seen = np.isin(held_out_labels, present)
-        expected = model.predict_proba(((held_out - mean) / scale)[seen])
-        loss = log_loss(np.asarray(held_out_labels)[seen], expected, labels=present)
-        fits.append((loss, model))
-    _, best = min(fits, key=lambda fit: fit[0])
-    weight, bias = np.zeros((classes, known.shape[1])), np.full(classes, -1e4)
+    standard, present = (known - mean) / scale, np.unique(labels)
+    seen = np.isin(held_out_labels, present)
+    others, of_others = (held_out[seen] - mean) / scale, np.asarray(held_out_labels)[seen]
+
+    def loss(model: LogisticRegression) -> float:
+        return float(log_loss(of_others, model.predict_proba(others), labels=present))
+
+    fits = [LogisticRegression(C=c, max_iter=1000).fit(standard, labels) for c in strengths]
+    best = min(fits, key=loss)
+    slopes, offsets = best.coef_, best.intercept_
     if len(present) == 2:  # one logit, shared out among both
-        weight[present] = np.stack([-best.coef_[0], best.coef_[0]]) / 2
-        bias[present] = np.stack([-best.intercept_[0], best.intercept_[0]]) / 2
-    else:
-        weight[present], bias[present] = best.coef_, best.intercept_
-    weight = weight / scale
-    bias = bias - weight @ mean
+        slopes, offsets = np.outer([-0.5, 0.5], slopes), np.array([-0.5, 0.5]) * offsets
+    weight, bias = np.zeros((classes, known.shape[1])), np.zeros(classes)
+    weight[present] = slopes / scale
+    bias[present] = offsets - weight[present] @ mean
     bias[np.setdiff1d(np.arange(classes), present)] = bias[present].min() - 10.0
-    on_known = best.predict_proba((known - mean) / scale)
+    on_known = best.predict_proba(standard)
     return weight, bias, float(log_loss(labels, on_known, labels=present))

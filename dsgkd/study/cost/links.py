@@ -53,8 +53,8 @@ def _plan(config: StudyConfig, given: RunConfig, arms: list[Arm], at: int) -> Li
     follows = _until(first, given, at) != _until(first, other, at)
     seeds = config.confirmation.seeds
     trials = [config.budgets.get(arm.method, 0) for arm in arms]
-    with_own_teacher = replace(first, teacher="", weights="pretrained", shuffled=False)
-    link = with_own_teacher.applied(given).chain[at]
+    as_mlkd = replace(first, teacher="", weights="pretrained", shuffled=False)
+    link = as_mlkd.applied(given).chain[at]
     return LinkPlan(
         f"{link.name} ({', '.join(arm.method for arm in arms)})",
         replace(given, adaptation=AdaptationConfig(), links=(link,)),

@@ -96,7 +96,7 @@ class PruningCallback(TrialCallback):
             # What was reported before the choice, as if it were reported now.
             for trial_id, trial in self._record.items():
                 if trial.method == method:
-                    trial.tell(trial_id, stopper)
+                    trial.replay(trial_id, stopper)
         return self._stoppers[method]
 
     def _report(self, trial_id: str, method: str, epoch: int, score: float) -> None:
@@ -127,7 +127,7 @@ class _Trial:
     scores: dict[int, float] = field(default_factory=dict)
     state: str = ""
 
-    def tell(self, trial_id: str, stopper: "EarlyStopper") -> None:
+    def replay(self, trial_id: str, stopper: "EarlyStopper") -> None:
         for epoch, score in self.scores.items():
             stopper.report(trial_id, epoch, score)
         if self.state:

@@ -25,6 +25,12 @@ def test_the_search_shares_a_store_of_shuffled_words(config):
     assert [plan.run.distillation.shuffled for plan in plans] == [False, False, True]
 
 
+def test_without_a_search_nobody_could_share_it(config):
+    declared = replace(config, search=replace(config.search, trials=0))
+    plans = Study(declared)._plans({"tiny-ko": 2, "tiny-en-med": 2})
+    assert [plan.name for plan in plans] == ["tiny-en-med"]
+
+
 @pytest.mark.parametrize(("stage", "own"), [("search", False), ("control", True)])
 def test_confirmation_has_one_of_its_own_because_its_seeds_draw_other_partners(stage, own, config):
     seed = config.seed if stage == "search" else config.seed + 1000
